@@ -1,0 +1,43 @@
+# `make` alone lists what there is. `make demo` and `make test` do all set-up themselves.
+
+USERS ?= 100000
+PROFILE ?= release
+
+ifeq ($(PROFILE),dev)
+PROFILE_FLAG := --profile dev
+PROFILE_DIR := debug
+else
+PROFILE_FLAG := --profile $(PROFILE)
+PROFILE_DIR := $(PROFILE)
+endif
+BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE_DIR)
+
+.PHONY: help setup demo test check run bench
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: ## Install a missing Redis or PostgreSQL with the system's package manager
+	@bash scripts/setup.sh
+
+# Each of the users is a socket or two: the soft limit on open files is far too low for that.
+demo: setup ## Sell out one sale to a herd, and prove it: USERS=100000 PROFILE=release
+	cargo build $(PROFILE_FLAG) --workspace --bins --locked
+	ulimit -n $$(ulimit -Hn) && $(BIN)/flashsale demo --users $(USERS)
+
+# Everything is built first, for tests start the programs of the other crates.
+test: setup ## Run all tests, on a real Redis and PostgreSQL
+	cargo build --workspace --all-targets --locked
+	cargo test --workspace --locked
+
+check: ## Formatting, lints and documentation, with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+run: setup ## A private stack, the demo sale and the server, ready for curl; Ctrl-C ends all
+	cargo build $(PROFILE_FLAG) --workspace --bins --locked
+	@bash scripts/run.sh $(BIN)
+
+bench: ## Benchmarks
+	@echo "There are no benchmarks yet: they arrive in a later version."
