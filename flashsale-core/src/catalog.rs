@@ -1,0 +1,126 @@
+//! What the record says of the sales, cached: nothing on the hot path reads PostgreSQL.
+//!
+//! The catalogue is read again every second and whenever Redis answers `fenced`, so a sale that was created
+//! or changed elsewhere counts here within two seconds. While PostgreSQL is away the last reading stands:
+//! the sale goes on selling and the queue waits.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Error, Result},
+    ids::{ProductId, SaleId},
+    sale::{Epoch, Sale, Seq},
+    sql,
+};
+
+/// How often the catalogue is read again.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// One reading of the record.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    pub sales: HashMap<SaleId, Arc<Sale>>,
+    products: HashMap<ProductId, SaleId>,
+}
+
+impl Reading {
+    /// The sale that sells this product.
+    pub(crate) fn sale_of(&self, product: ProductId) -> Option<SaleId> {
+        self.products.get(&product).copied()
+    }
+}
+
+pub(crate) struct Catalog {
+    pool: PgPool,
+    reading: RwLock<Option<Arc<Reading>>>,
+    /// When the last reading began. Held while reading, so that one reading serves all who wait for it.
+    began: tokio::sync::Mutex<Option<Instant>>,
+    /// The highest seq that this process saw of each sale, and under which epoch.
+    seen: Mutex<HashMap<SaleId, (Epoch, Seq)>>,
+}
+
+impl Catalog {
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            reading: RwLock::default(),
+            began: tokio::sync::Mutex::default(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The last reading; an error only until the first one succeeded.
+    pub(crate) fn reading(&self) -> Result<Arc<Reading>> {
+        let reading = self.reading.read().unwrap_or_else(PoisonError::into_inner);
+        reading.clone().ok_or_else(|| Error::unavailable("PostgreSQL has not been reached yet"))
+    }
+
+    /// What the last reading says of one sale.
+    pub(crate) fn sale(&self, id: SaleId) -> Result<Option<Arc<Sale>>> {
+        Ok(self.reading()?.sales.get(&id).cloned())
+    }
+
+    /// Reads the record again: what it returns was read after this was called.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Reading>> {
+        let asked = Instant::now();
+        let mut began = self.began.lock().await;
+        if began.is_some_and(|began| began >= asked) {
+            return self.reading();
+        }
+        let now = Instant::now();
+        let sales = sql::sales(&self.pool, true).await?;
+        let mut reading = Reading::default();
+        for sale in sales {
+            reading.products.extend(sale.products.iter().map(|product| (product.id, sale.id)));
+            reading.sales.insert(sale.id, Arc::new(sale));
+        }
+        let reading = Arc::new(reading);
+        *self.reading.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&reading));
+        *began = Some(now);
+        Ok(reading)
+    }
+
+    /// Notes the seq of a reply: a Redis that is below it later has gone back in time.
+    pub(crate) fn saw(&self, sale: SaleId, epoch: Epoch, seq: Seq) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = seen.entry(sale).or_default();
+        // Tuples compare epoch first: a reply of an older epoch says nothing about the newer one.
+        *last = (*last).max((epoch, seq));
+    }
+
+    /// The seq below which a Redis under this epoch has gone back in time.
+    pub(crate) fn floor(&self, sale: &Sale) -> Seq {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.get(&sale.id) {
+            Some((epoch, seq)) if *epoch == sale.epoch => sale.recorded_seq.max(*seq),
+            _ => sale.recorded_seq,
+        }
+    }
+
+    /// Keeps the reading fresh until shutdown.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut away = false;
+        loop {
+            let result = self.refresh().await;
+            match &result {
+                Ok(_) if away => tracing::info!("the catalogue can be read again"),
+                Err(error) if !away => {
+                    tracing::warn!(%error, "the catalogue cannot be read; the last reading stands")
+                }
+                _ => {}
+            }
+            away = result.is_err();
+            tokio::select! {
+                () = tokio::time::sleep(REFRESH_EVERY) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}

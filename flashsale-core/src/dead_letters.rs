@@ -1,0 +1,186 @@
+//! Parked orders, and how an operator ends them.
+//!
+//! Replaying and discarding go the drainer's way: begin, record, settle, under the same lock and epoch. The
+//! dead letter stays until the settle was answered; the keeper finishes what a killed command left.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    engine::Stores,
+    error::{Error, Result},
+    ids::{OrderId, SaleId},
+    keys::SaleKeys,
+    ledger::LedgerError,
+    order::FailureReason,
+    queue::{Entry, QueuedOrder, Verdict},
+    sale::Sale,
+    scripts::{self, Settlement},
+    sql::{
+        self,
+        dead_letters::{Resolution, StoredLetter},
+    },
+};
+
+/// A queue entry that could not be decided and waits for an operator. Its units stay held, its order shows
+/// as `Processing`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: i64,
+    /// The sale whose queue it came from.
+    pub sale: SaleId,
+    /// Its id in the stream.
+    pub entry_id: String,
+    /// The order, if the entry says which it is.
+    pub order: Option<OrderId>,
+    /// The entry as it was read; bytes that are not text are shown as `\u{fffd}`.
+    pub fields: Vec<(String, String)>,
+    /// Why it was parked.
+    pub reason: String,
+    /// When.
+    pub parked_at: DateTime<Utc>,
+    /// How it was ended, while Redis has not been told yet.
+    pub resolved: Option<&'static str>,
+}
+
+/// What became of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The order is confirmed.
+    Confirmed,
+    /// The order failed; its units went back.
+    Failed(FailureReason),
+    /// The entry did not say what it holds: it was dropped, and the sale is recovered from the record.
+    Dropped,
+}
+
+impl From<StoredLetter> for DeadLetter {
+    fn from(letter: StoredLetter) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            id: letter.id,
+            sale: letter.sale,
+            entry_id: letter.entry.id,
+            order: letter.order,
+            fields: letter
+                .entry
+                .fields
+                .chunks(2)
+                .map(|pair| (text(&pair[0]), pair.get(1).map_or_else(String::new, |v| text(v))))
+                .collect(),
+            reason: letter.reason,
+            parked_at: letter.parked_at,
+            resolved: letter.resolved.map(Resolution::as_str),
+        }
+    }
+}
+
+impl Stores {
+    /// Ends a dead letter. Safe to repeat: the record's first word stands, and Redis applies it once.
+    pub(crate) async fn end_letter(&self, id: i64, how: Resolution) -> Result<Ended> {
+        let letter = sql::dead_letters::letter(&self.pg, id).await?;
+        let letter = letter.ok_or_else(|| Error::not_found(format!("dead letter {id}")))?;
+        self.end(letter, how).await
+    }
+
+    /// Finishes what commands that were killed have left.
+    pub(crate) async fn finish_ended_letters(&self) -> Result<()> {
+        for letter in sql::dead_letters::unfinished(&self.pg).await? {
+            let how = letter.resolved.unwrap_or(Resolution::Discarded);
+            match self.end(letter, how).await {
+                // Fenced: the load that is due ends it, or the next round.
+                Err(error) if !error.is_fenced() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&self, letter: StoredLetter, how: Resolution) -> Result<Ended> {
+        let catalog = self.catalog.refresh().await?;
+        let sale = catalog
+            .sales
+            .get(&letter.sale)
+            .ok_or_else(|| Error::not_found(format!("sale {}", letter.sale)))?;
+        let order = match (letter.entry.decode(sale.id), letter.entry.holding(sale.id), how) {
+            (Ok(order), _, _) => order,
+            (Err(why), _, Resolution::Replayed) => {
+                let id = letter.id;
+                return Err(Error::refused(format!(
+                    "dead letter {id} cannot be replayed: {why}. Discard it with `flashsale dead-letters discard {id}`"
+                )));
+            }
+            // What it holds is known, which is all that giving it back takes.
+            (Err(_), Ok(holding), Resolution::Discarded) => QueuedOrder::without_prices(holding, sale.epoch),
+            (Err(_), Err(_), Resolution::Discarded) => return self.drop_garbage(sale, letter).await,
+        };
+        self.require_loaded(sale)?;
+        let keys = SaleKeys::new(sale.id);
+        // Without an entry id, as the entry was acknowledged when it was parked.
+        let unqueued = [Entry { id: String::new(), ..letter.entry.clone() }];
+        scripts::begin(&self.link, &keys, sale.epoch, &unqueued)
+            .await
+            .map_err(|error| in_sale(sale, error))?;
+        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
+        let verdict = verdict.map_err(|error| match error {
+            LedgerError::Fenced { epoch } => {
+                Error::fenced(sale.id, format!("it stands under epoch {epoch} now"))
+            }
+            LedgerError::Away(error) => error,
+        })?;
+        let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
+        let ended = match &verdict {
+            Verdict::Confirmed => Ended::Confirmed,
+            Verdict::Failed { reason, .. } => Ended::Failed(*reason),
+            Verdict::Parked => {
+                return Err(Error::refused("the database refuses this order still; see `dead-letters show`"));
+            }
+        };
+        let holding = letter.entry.holding(sale.id).ok();
+        self.tell_redis(sale, &keys, Settlement { entry: letter.entry, holding, verdict }).await?;
+        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
+        Ok(ended)
+    }
+
+    /// Ends an entry that does not say what it holds. If it was an order, the units that it took are known
+    /// to nobody but the record, by what is missing there: the sale is recovered.
+    async fn drop_garbage(&self, sale: &Sale, letter: StoredLetter) -> Result<Ended> {
+        sql::dead_letters::discard_garbage(&self.pg, letter.id).await?;
+        if sale.loaded_epoch != sale.epoch {
+            // The sale is fenced because of entries such as this one: its load goes on without it now.
+            return Ok(Ended::Dropped);
+        }
+        if letter.order.is_some() {
+            sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
+        }
+        let keys = SaleKeys::new(sale.id);
+        let settlement = Settlement { entry: letter.entry, holding: None, verdict: Verdict::Parked };
+        self.tell_redis(sale, &keys, settlement).await?;
+        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
+        Ok(Ended::Dropped)
+    }
+
+    async fn tell_redis(&self, sale: &Sale, keys: &SaleKeys, settlement: Settlement) -> Result<()> {
+        let settled = scripts::settle(&self.link, keys, sale.epoch, &[settlement]).await;
+        if !settled.map_err(|error| in_sale(sale, error))?.missing.is_empty() {
+            sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
+        }
+        Ok(())
+    }
+
+    fn require_loaded(&self, sale: &Sale) -> Result<()> {
+        if sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0 {
+            return Ok(());
+        }
+        Err(Error::fenced(sale.id, "it is not loaded into Redis"))
+    }
+}
+
+fn in_sale(sale: &Sale, error: crate::link::CallError) -> Error {
+    match error {
+        crate::link::CallError::Fenced(why) => Error::fenced(sale.id, why),
+        other => other.into(),
+    }
+}

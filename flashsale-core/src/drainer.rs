@@ -1,0 +1,374 @@
+//! The drainer: takes admitted orders from the queue to the record, and the record's verdicts back.
+//!
+//! One unit of work is `read`, `begin`, `record`, `settle`. A process may die after any of them: an entry is
+//! acknowledged only after its order is recorded, and what a dead drainer held is claimed by another.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::RngExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::Stores,
+    error::{Error, Result},
+    ids::SaleId,
+    keys::{GROUP, SaleKeys},
+    ledger::LedgerError,
+    link::{CallError, Link},
+    queue::{Decoded, Entry, Verdict},
+    sale::{Epoch, Sale},
+    scripts::{self, Begun, Settlement},
+    sql,
+};
+
+/// The pause after a unit that found nothing to do: it doubles from the first to the second.
+const IDLE_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The pause after a failure, likewise.
+const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often other drainers' stale entries are looked for.
+const CLAIM_EVERY: Duration = Duration::from_millis(500);
+
+/// What one unit of work did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Entries that were taken from the queue.
+    pub read: usize,
+    /// Orders that the ledger confirmed, now or before.
+    pub confirmed: usize,
+    /// Orders that the ledger failed, now or before.
+    pub failed: usize,
+    /// Entries that were parked for an operator.
+    pub parked: usize,
+    /// Orders whose units went back to stock and quota now.
+    pub given_back: usize,
+}
+
+/// Takes the orders of all live sales from their queues to the record.
+///
+/// Promises: every admitted order ends as `Confirmed` or `Failed` (P5); units go back exactly once, after
+/// the record says `Failed`, and never otherwise (P6); what a killed or stopped drainer held is taken over
+/// within 10 seconds (P9). One drainer at a time writes for a sale; a second one is a standby.
+pub struct Drainer {
+    stores: Arc<Stores>,
+    link: Link,
+    consumer: String,
+    /// Sales of which entries may be pending under our own name, because a unit did not end.
+    unfinished: HashSet<SaleId>,
+    /// When stale entries of a sale were last claimed, and where the next claim continues.
+    claimed: HashMap<SaleId, (Instant, String)>,
+}
+
+/// A batch between `begin` and `settle`.
+pub(crate) struct Batch {
+    pub epoch: Epoch,
+    /// To be recorded.
+    pub orders: Vec<Decoded>,
+    /// To be parked, and why.
+    pub park: Vec<(Entry, String)>,
+    /// Final before: only their acknowledgement is due.
+    pub acknowledge: Vec<Entry>,
+    /// Verdicts of the ledger.
+    pub settlements: Vec<Settlement>,
+}
+
+impl Drainer {
+    pub(crate) fn new(stores: Arc<Stores>) -> Self {
+        let link = Link::new(stores.redis.clone(), stores.config.redis_deadline);
+        // Two processes must never share a name: one would take over what the other is working on.
+        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+        let consumer = format!("{}-{}-{:08x}", host.trim(), std::process::id(), rand::random::<u32>());
+        Self { stores, link, consumer, unfinished: HashSet::new(), claimed: HashMap::new() }
+    }
+
+    /// The name under which it takes entries: host, process id, random.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.consumer
+    }
+
+    /// Drains all live sales until shutdown; the batch in hand is finished first. Only decides *when*.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut idle = IDLE_PAUSE.0;
+        let mut failing = FAILURE_PAUSE.0;
+        while !shutdown.is_cancelled() {
+            let (mut worked, mut failed) = (false, false);
+            for sale in self.live_sales() {
+                match self.drain_once(sale).await {
+                    Ok(drained) => worked |= drained.read > 0,
+                    Err(error) => {
+                        tracing::warn!(%error, sale = sale.get(), "draining failed; nothing was acknowledged");
+                        failed = true;
+                    }
+                }
+            }
+            let pause = if failed {
+                failing = (failing * 2).min(FAILURE_PAUSE.1);
+                // Drainers that were thrown out together shall not come back together.
+                failing.mul_f64(rand::rng().random_range(0.5..1.0))
+            } else if worked {
+                (idle, failing) = (IDLE_PAUSE.0, FAILURE_PAUSE.0);
+                continue;
+            } else {
+                failing = FAILURE_PAUSE.0;
+                idle = (idle * 2).min(IDLE_PAUSE.1);
+                idle
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Sales that are in Redis under the epoch that we know.
+    fn live_sales(&self) -> Vec<SaleId> {
+        let Ok(catalog) = self.stores.catalog.reading() else { return Vec::new() };
+        let live = |sale: &&Arc<Sale>| {
+            sale.purged_at.is_none() && sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0
+        };
+        let mut sales: Vec<_> = catalog.sales.values().filter(live).map(|sale| sale.id).collect();
+        sales.sort_unstable();
+        sales
+    }
+
+    /// Does one unit of work for one sale and says what it did. An error leaves everything pending; the
+    /// next unit, or another drainer, does it again.
+    pub async fn drain_once(&mut self, sale: SaleId) -> Result<Drained> {
+        let entries = self.read(sale).await?;
+        if entries.is_empty() {
+            self.unfinished.remove(&sale);
+            return Ok(Drained::default());
+        }
+        // Until the settle was answered, these entries may stay pending under our name.
+        self.unfinished.insert(sale);
+        let mut drained = Drained { read: entries.len(), ..Drained::default() };
+        let mut batch = self.begin(sale, entries).await?;
+        self.record(sale, &mut batch).await?;
+        for settlement in &batch.settlements {
+            match settlement.verdict {
+                Verdict::Confirmed => drained.confirmed += 1,
+                Verdict::Failed { .. } => drained.failed += 1,
+                Verdict::Parked => drained.parked += 1,
+            }
+        }
+        drained.given_back = self.settle(sale, batch).await?;
+        self.unfinished.remove(&sale);
+        Ok(drained)
+    }
+
+    /// Takes entries: our own that were left over, then others' that are stale, then new ones.
+    pub(crate) async fn read(&mut self, sale: SaleId) -> Result<Vec<Entry>> {
+        let keys = SaleKeys::new(sale);
+        let most = self.stores.config.drain_batch.clamp(1, scripts::SETTLE_BATCH);
+        if self.unfinished.contains(&sale) {
+            let left_over = self.read_group(sale, &keys, "0", most).await?;
+            if !left_over.is_empty() {
+                return Ok(left_over);
+            }
+        }
+        let mut entries = self.claim(sale, &keys, most).await?;
+        if entries.len() < most {
+            // An answer that is lost leaves entries pending under our name.
+            self.unfinished.insert(sale);
+            entries.extend(self.read_group(sale, &keys, ">", most - entries.len()).await?);
+        }
+        Ok(entries)
+    }
+
+    async fn read_group(&self, sale: SaleId, keys: &SaleKeys, from: &str, most: usize) -> Result<Vec<Entry>> {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(most);
+        command.arg("STREAMS").arg(&keys.queue).arg(from);
+        let streams: Option<Vec<(String, Vec<RawEntry>)>> = self.ask_queue(sale, &command).await?;
+        Ok(streams.into_iter().flatten().flat_map(|(_, entries)| entries).filter_map(entry).collect())
+    }
+
+    /// Takes over what other drainers have held for too long.
+    async fn claim(&mut self, sale: SaleId, keys: &SaleKeys, most: usize) -> Result<Vec<Entry>> {
+        let cursor = match self.claimed.get(&sale) {
+            Some((at, cursor)) if at.elapsed() < CLAIM_EVERY && cursor == "0-0" => return Ok(Vec::new()),
+            Some((_, cursor)) => cursor.clone(),
+            None => "0-0".to_owned(),
+        };
+        let mut command = redis::cmd("XAUTOCLAIM");
+        let idle_ms = u64::try_from(self.stores.config.claim_idle.as_millis()).unwrap_or(u64::MAX);
+        command
+            .arg(&keys.queue)
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .arg(idle_ms)
+            .arg(&cursor)
+            .arg("COUNT")
+            .arg(most);
+        let (next, entries, _deleted): (String, Vec<RawEntry>, Vec<String>) =
+            self.ask_queue(sale, &command).await?;
+        self.claimed.insert(sale, (Instant::now(), next));
+        let entries: Vec<_> = entries.into_iter().filter_map(entry).collect();
+        if !entries.is_empty() {
+            tracing::info!(sale = sale.get(), entries = entries.len(), "took over stale queue entries");
+        }
+        Ok(entries)
+    }
+
+    async fn ask_queue<T: redis::FromRedisValue>(&self, sale: SaleId, command: &redis::Cmd) -> Result<T> {
+        match self.link.query(command).await {
+            Err(error) if error.is_no_group() => {
+                // The stream was lost, or is being rebuilt right now: the keeper looks into it.
+                let known = self.epoch(sale)?;
+                let catalog = self.stores.catalog.refresh().await?;
+                if catalog
+                    .sales
+                    .get(&sale)
+                    .is_some_and(|sale| sale.epoch == known && sale.loaded_epoch == known)
+                {
+                    sql::request_recover(&self.stores.pg, sale, known).await?;
+                }
+                Err(Error::fenced(sale, "its queue is not there"))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn epoch(&self, sale: SaleId) -> Result<Epoch> {
+        let sale = self.stores.catalog.sale(sale)?.ok_or_else(|| Error::not_found(format!("sale {sale}")))?;
+        Ok(sale.epoch)
+    }
+
+    /// Marks the entries as processed under the epoch that we know, and sorts them by what is to be done.
+    pub(crate) async fn begin(&self, sale: SaleId, entries: Vec<Entry>) -> Result<Batch> {
+        let epoch = self.epoch(sale)?;
+        let begun = match scripts::begin(&self.link, &SaleKeys::new(sale), epoch, &entries).await {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.fenced_or_away(sale, error).await),
+        };
+        let mut batch = Batch {
+            epoch,
+            orders: Vec::new(),
+            park: Vec::new(),
+            acknowledge: Vec::new(),
+            settlements: Vec::new(),
+        };
+        let mut missing = 0;
+        for (entry, begun) in entries.into_iter().zip(begun) {
+            match begun {
+                // Another stream, or another drainer was faster: not ours to judge.
+                Begun::Gone => {}
+                Begun::Confirmed | Begun::Failed => batch.acknowledge.push(entry),
+                Begun::Missing => {
+                    missing += usize::from(entry.order_id().is_some());
+                    batch.park.push((entry, "no state is known for this order in Redis".to_owned()));
+                }
+                Begun::Processing => match entry.decode(sale) {
+                    Ok(order) => batch.orders.push(Decoded { entry, order }),
+                    Err(why) => batch.park.push((entry, why)),
+                },
+            }
+        }
+        if missing > 0 {
+            self.distrust(sale, epoch, "queue entries without a state").await?;
+        }
+        Ok(batch)
+    }
+
+    /// Records the batch; its verdicts join those that stood before.
+    pub(crate) async fn record(&self, sale: SaleId, batch: &mut Batch) -> Result<()> {
+        let stores = &self.stores;
+        let orders = std::mem::take(&mut batch.orders);
+        if !orders.is_empty() {
+            let recorded = stores.ledger.record(sale, batch.epoch, &orders).await;
+            let recorded = recorded.map_err(|error| self.no_verdict(sale, error))?;
+            for (Decoded { entry, .. }, verdict) in orders.into_iter().zip(recorded.verdicts) {
+                let holding = entry.holding(sale).ok();
+                batch.settlements.push(Settlement { entry, holding, verdict });
+            }
+            if recorded.distrust {
+                self.distrust(sale, batch.epoch, "the record refused what Redis had admitted").await?;
+            }
+        }
+        for (entry, why) in std::mem::take(&mut batch.park) {
+            let verdict = stores.ledger.park(sale, batch.epoch, &entry, &why).await;
+            let verdict = verdict.map_err(|error| self.no_verdict(sale, error))?;
+            if verdict == Verdict::Parked {
+                tracing::error!(
+                    sale = sale.get(),
+                    entry = entry.id,
+                    why,
+                    "an order is parked; see `flashsale dead-letters`"
+                );
+            }
+            let holding = entry.holding(sale).ok();
+            batch.settlements.push(Settlement { entry, holding, verdict });
+        }
+        Ok(())
+    }
+
+    /// Writes the verdicts back to Redis. Says how many orders' units went back now.
+    pub(crate) async fn settle(&self, sale: SaleId, mut batch: Batch) -> Result<usize> {
+        // Settling as parked does no more than acknowledge.
+        let acknowledge = |entry| Settlement { entry, holding: None, verdict: Verdict::Parked };
+        batch.settlements.extend(batch.acknowledge.into_iter().map(acknowledge));
+        if batch.settlements.is_empty() {
+            return Ok(0);
+        }
+        let keys = SaleKeys::new(sale);
+        let settled = match scripts::settle(&self.link, &keys, batch.epoch, &batch.settlements).await {
+            Ok(settled) => settled,
+            Err(error) => return Err(self.fenced_or_away(sale, error).await),
+        };
+        if !settled.missing.is_empty() {
+            self.distrust(sale, batch.epoch, "recorded orders without a state").await?;
+        }
+        Ok(settled.given_back)
+    }
+
+    /// Redis is wrong under this epoch: the keeper is asked to recover the sale.
+    async fn distrust(&self, sale: SaleId, epoch: Epoch, why: &str) -> Result<()> {
+        tracing::error!(
+            sale = sale.get(),
+            epoch = epoch.get(),
+            why,
+            "Redis is wrong; a recovery is requested"
+        );
+        sql::request_recover(&self.stores.pg, sale, epoch).await?;
+        Ok(())
+    }
+
+    async fn fenced_or_away(&self, sale: SaleId, error: CallError) -> Error {
+        if let CallError::Fenced(why) = &error {
+            let _ = self.stores.catalog.refresh().await;
+            return Error::fenced(sale, why.clone());
+        }
+        error.into()
+    }
+
+    fn no_verdict(&self, sale: SaleId, error: LedgerError) -> Error {
+        match error {
+            LedgerError::Fenced { epoch } => {
+                Error::fenced(sale, format!("it stands under epoch {epoch} now"))
+            }
+            LedgerError::Away(error) => error,
+        }
+    }
+
+    /// Removes our name from the groups, where nothing is pending under it.
+    async fn leave(&self) {
+        for sale in self.live_sales() {
+            if !self.unfinished.contains(&sale) {
+                let _ = scripts::leave(&self.link, &SaleKeys::new(sale), &self.consumer).await;
+            }
+        }
+    }
+}
+
+/// An entry as Redis sends it; one that was deleted while pending has no fields.
+type RawEntry = (String, Option<Vec<Vec<u8>>>);
+
+fn entry((id, fields): RawEntry) -> Option<Entry> {
+    fields.map(|fields| Entry { id, fields })
+}

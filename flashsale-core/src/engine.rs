@@ -1,0 +1,332 @@
+//! The facade: everything that a service does with flash sales.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    catalog::Catalog,
+    config::EngineConfig,
+    drainer::Drainer,
+    error::{Error, Result},
+    ids::{OrderId, SaleId, UserId},
+    keeper::Keeper,
+    keys::SaleKeys,
+    lanes::{Lane, Waiting},
+    ledger::{self, Ledger},
+    link::{self, Link},
+    operator::Operator,
+    order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
+    sale::{ActiveProduct, SaleState},
+    scripts::{Answer, Reservation, look, rate_limit},
+    sql,
+};
+
+/// Both stores and what we know of them: what the engine, its drainers, keeper and operator share.
+pub(crate) struct Stores {
+    pub config: EngineConfig,
+    pub redis: redis::Client,
+    pub link: Link,
+    pub pg: PgPool,
+    pub ledger: Ledger,
+    pub catalog: Arc<Catalog>,
+}
+
+/// How many requests one client address may make in one fixed window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests allowed in a window.
+    pub requests: u32,
+    /// The window's length.
+    pub window: Duration,
+}
+
+/// The answer of [`Engine::rate_limit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateDecision {
+    /// The request is within the limit.
+    Allowed,
+    /// It is not; the window ends after this long.
+    Limited {
+        /// Until the window ends.
+        retry_after: Duration,
+    },
+}
+
+/// One thing that the engine depends on, and whether it can be used now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Dependency {
+    /// `redis`, `postgres` or `sale <slug>`.
+    pub name: String,
+    /// Why it cannot be used now.
+    pub problem: Option<String>,
+}
+
+/// The facade: admits orders, shows where they are, and hands out the drainer, the keeper and the operator.
+///
+/// Cheap to clone; all clones share connections. An engine sells a sale only after a [`Keeper`] has loaded
+/// it into Redis, and its orders become final only while a [`Drainer`] runs somewhere.
+#[derive(Clone)]
+pub struct Engine {
+    stores: Arc<Stores>,
+    lanes: mpsc::Sender<Waiting>,
+    tasks: TaskTracker,
+    stop: Arc<tokio_util::sync::DropGuard>,
+    closing: CancellationToken,
+}
+
+impl Engine {
+    /// An engine on these two stores. Connections are made when they are first needed, so it can be made
+    /// while a store is away; the URLs themselves must be right.
+    ///
+    /// Starts the engine's own tasks (its lanes, and the reading of the catalogue); they end when the last
+    /// clone is dropped or [`close`](Self::close) is called.
+    pub async fn connect(config: EngineConfig) -> Result<Self> {
+        // Of two TLS providers in one process neither is the default, and the first `rediss://` panics.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let redis = link::client(&config.redis_url, config.redis_deadline)?;
+        let pg = general_pool(&config)?;
+        let catalog = Arc::new(Catalog::new(pg.clone()));
+        let stores = Arc::new(Stores {
+            link: Link::new(redis.clone(), config.redis_deadline),
+            ledger: Ledger::new(ledger::drain_pool(&config.database_url)?),
+            redis,
+            pg,
+            catalog,
+            config,
+        });
+        let (lanes, queue) = mpsc::channel(stores.config.max_waiting);
+        let queue = Arc::new(Mutex::new(queue));
+        let tasks = TaskTracker::new();
+        for _ in 0..stores.config.lanes.max(1) {
+            let catalog = Arc::clone(&stores.catalog);
+            let lane =
+                Lane::new(stores.redis.clone(), catalog, Arc::clone(&queue), stores.config.redis_deadline);
+            tasks.spawn(lane.run());
+        }
+        let closing = CancellationToken::new();
+        tasks.spawn(Arc::clone(&stores.catalog).run(closing.clone()));
+        // The first reading, so that an engine on living stores can sell at once.
+        if let Err(error) = stores.catalog.refresh().await {
+            tracing::debug!(%error, "the catalogue is not read yet");
+        }
+        Ok(Self { stores, lanes, tasks, stop: Arc::new(closing.clone().drop_guard()), closing })
+    }
+
+    /// Brings the tables of the record up to date. Safe to call from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        sql::migrate(&self.stores.pg).await?;
+        self.stores.catalog.refresh().await?;
+        Ok(())
+    }
+
+    /// Tries to get the buyer in: one step in Redis takes stock and quota, notes the key and queues the
+    /// order, or leaves nothing behind (P1–P4).
+    ///
+    /// A refusal is an [`Admission::Refused`], not an error. An error with
+    /// [`outcome_unknown`](Error::outcome_unknown) means that the order may have been admitted; repeating
+    /// the request with the same key tells and is always safe (P10). Answers within twice the Redis
+    /// deadline.
+    pub async fn reserve(&self, request: OrderRequest) -> Result<Admission> {
+        let sale = match self.sale_of(&request)? {
+            Ok(sale) => sale,
+            Err(refusal) => return Ok(Admission::Refused(refusal)),
+        };
+        let fingerprint = Fingerprint::of(sale, &request.items);
+        let mut reservation = Reservation {
+            id: OrderId::new(sale),
+            user: request.user,
+            key: request.key,
+            fingerprint,
+            items: request.items,
+        };
+        // 42 random bits within a millisecond: a taken id is rare, twice is a broken generator.
+        for _ in 0..3 {
+            match self.ask(sale, reservation.clone()).await? {
+                Answer::IdTaken => reservation.id = OrderId::new(sale),
+                Answer::Admitted => return Ok(Admission::Admitted(reservation.id)),
+                Answer::Replayed(id) => return Ok(Admission::Replayed(id)),
+                Answer::Refused(refusal) => return Ok(Admission::Refused(refusal)),
+            }
+        }
+        Err(Error::internal("three new order ids in a row were taken"))
+    }
+
+    /// The one sale that sells all of the items.
+    fn sale_of(&self, request: &OrderRequest) -> Result<Result<SaleId, Refusal>> {
+        let catalog = self.stores.catalog.reading()?;
+        let mut sale = None;
+        for (product, _) in request.items.iter() {
+            let Some(of) = catalog.sale_of(product) else { return Ok(Err(Refusal::UnknownProduct(product))) };
+            if *sale.get_or_insert(of) != of {
+                return Ok(Err(Refusal::ItemsSpanSales));
+            }
+        }
+        Ok(sale.ok_or(Refusal::ItemsSpanSales))
+    }
+
+    async fn ask(&self, sale: SaleId, reservation: Reservation) -> Result<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + self.stores.config.redis_deadline;
+        self.lanes.try_send(Waiting { sale, reservation, deadline, answer }).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Error::unavailable("too many orders are waiting for Redis")
+                }
+                mpsc::error::TrySendError::Closed(_) => Error::unavailable("the engine is closed"),
+            },
+        )?;
+        answered.await.unwrap_or_else(|_| Err(Error::unknown("the engine was closed before the answer came")))
+    }
+
+    /// Where an order is. `None` only when both stores were asked and neither knows it; an error that
+    /// [is transient](Error::is_transient) when that cannot be told now. What was shown once never goes
+    /// back (P8).
+    pub async fn order_status(&self, id: OrderId) -> Result<Option<OrderStatus>> {
+        self.stores.order_status(id).await
+    }
+
+    /// The products of all sales that are open right now, by sale and product, with the units that Redis
+    /// has left.
+    pub async fn active_products(&self) -> Result<Vec<ActiveProduct>> {
+        let catalog = self.stores.catalog.reading()?;
+        let mut sales: Vec<_> = catalog.sales.values().filter(|sale| sale.state == SaleState::Open).collect();
+        sales.retain(|sale| sale.purged_at.is_none());
+        sales.sort_by_key(|sale| sale.id);
+        let mut active = Vec::new();
+        for sale in sales {
+            let seen = look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
+            let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
+            if !(starts..ends).contains(&seen.now_ms) {
+                continue;
+            }
+            let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+            let redis =
+                redis.ok_or_else(|| Error::fenced(sale.id, "its stock in Redis is not known to be right"))?;
+            active.extend(sale.products.iter().map(|product| ActiveProduct {
+                sale: sale.id,
+                starts_at: sale.starts_at,
+                ends_at: sale.ends_at,
+                product: product.clone(),
+                stock_remaining:
+                    redis.stock.get(&product.id).map_or(0, |left| u32::try_from(*left).unwrap_or(0)),
+                seconds_remaining: u64::try_from((ends - seen.now_ms) / 1_000).unwrap_or(0),
+            }));
+        }
+        Ok(active)
+    }
+
+    /// The recorded orders of a user, newest first: at most `limit`, older than `before` if it is given.
+    pub async fn orders_of(
+        &self,
+        user: &UserId,
+        limit: u32,
+        before: Option<OrderId>,
+    ) -> Result<Vec<OrderRecord>> {
+        let filter =
+            crate::operator::OrderFilter { user: Some(user.clone()), limit, before, ..Default::default() };
+        sql::orders(&self.stores.pg, &filter).await
+    }
+
+    /// Counts one request of this address, over all processes that share the Redis. An error means that
+    /// Redis could not be asked.
+    pub async fn rate_limit(&self, address: IpAddr, limit: RateLimit) -> Result<RateDecision> {
+        let refused = rate_limit(&self.stores.link, address, limit.requests, limit.window).await?;
+        Ok(refused.map_or(RateDecision::Allowed, |retry_after| RateDecision::Limited { retry_after }))
+    }
+
+    /// Whether the stores can be reached and the open sales can sell, one line each.
+    pub async fn readiness(&self) -> Vec<Dependency> {
+        let redis = self.stores.link.query::<String>(&redis::cmd("PING")).await;
+        let postgres = self.stores.catalog.refresh().await;
+        let problem = |result: Result<(), String>| result.err();
+        let mut lines = vec![
+            Dependency {
+                name: "redis".to_owned(),
+                problem: problem(redis.map(drop).map_err(|e| e.to_string())),
+            },
+            Dependency {
+                name: "postgres".to_owned(),
+                problem: problem(postgres.as_ref().map(drop).map_err(ToString::to_string)),
+            },
+        ];
+        for sale in postgres.iter().flat_map(|reading| reading.sales.values()) {
+            if sale.state != SaleState::Open || sale.purged_at.is_some() || sale.ends_at < chrono::Utc::now()
+            {
+                continue;
+            }
+            let fenced =
+                match look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await.map(|seen| seen.sale) {
+                    Ok(Some(redis)) if redis.counts_under(sale.epoch) => None,
+                    Ok(_) => Some("fenced: not loaded into Redis yet".to_owned()),
+                    Err(error) => Some(error.to_string()),
+                };
+            lines.push(Dependency { name: format!("sale {}", sale.slug), problem: fenced });
+        }
+        lines
+    }
+
+    /// A drainer of its own: it takes admitted orders from the queues of all live sales to the record.
+    /// Several may run, in several processes.
+    #[must_use]
+    pub fn drainer(&self) -> Drainer {
+        Drainer::new(Arc::clone(&self.stores))
+    }
+
+    /// The keeper: it loads sales into Redis, recovers them, and carries what operators change. One in
+    /// each server; several do no harm.
+    #[must_use]
+    pub fn keeper(&self) -> Keeper {
+        Keeper::new(Arc::clone(&self.stores))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stores(&self) -> &Arc<Stores> {
+        &self.stores
+    }
+
+    /// What operators do: create and change sales, look into orders and the queue, audit, recover.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::new(Arc::clone(&self.stores))
+    }
+
+    /// Ends the engine's own tasks and closes its connections to PostgreSQL. Drainers and keepers have a
+    /// shutdown of their own: end them first.
+    pub async fn close(self) {
+        let Self { stores, lanes, tasks, stop, closing } = self;
+        closing.cancel();
+        drop((lanes, stop));
+        tasks.close();
+        // Another clone still holds the lanes open: its orders are not cut off.
+        let _ = tokio::time::timeout(stores.config.redis_deadline * 2, tasks.wait()).await;
+        stores.pg.close().await;
+        stores.ledger.close().await;
+    }
+}
+
+/// The pool for everything but draining.
+fn general_pool(config: &EngineConfig) -> Result<PgPool> {
+    let options: PgConnectOptions = config
+        .database_url
+        .parse()
+        .map_err(|error| Error::refused(format!("the database URL cannot be used: {error}")))?;
+    let options = options
+        .application_name("flashsale")
+        .options([("statement_timeout", config.postgres_deadline.as_millis().to_string())]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.postgres_connections)
+        // A caller that waits longer has given up; the default is 30 s.
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_lazy_with(options))
+}

@@ -1,0 +1,220 @@
+//! Group commit: a lane is one connection to Redis with one batch in flight.
+//!
+//! A lane sends what has gathered while its last batch was in flight: there is no timer, and at low load
+//! nothing waits. A lane is a task of its own, so a caller that goes away cancels nothing and shifts no
+//! answer; each answer travels in the channel that came with its order.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::Client;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+    ids::SaleId,
+    keys::SaleKeys,
+    link::{CallError, Link},
+    order::Refusal,
+    sale::{Epoch, Sale},
+    scripts::{Answer, RESERVE_BATCH, Reservation, Reserved, reserve},
+};
+
+/// An order on its way to Redis.
+pub(crate) struct Waiting {
+    pub sale: SaleId,
+    pub reservation: Reservation,
+    /// After this instant nobody waits for the answer any more.
+    pub deadline: Instant,
+    pub answer: oneshot::Sender<Result<Answer>>,
+}
+
+/// The queue in front of the lanes. The lane that is free takes what has gathered in it.
+pub(crate) type Queue = Arc<Mutex<mpsc::Receiver<Waiting>>>;
+
+pub(crate) struct Lane {
+    link: Link,
+    catalog: Arc<Catalog>,
+    queue: Queue,
+    /// Redis's clock in microseconds, and when we read it: the last reply of this connection.
+    clock: Option<(i64, Instant)>,
+}
+
+impl Lane {
+    pub(crate) fn new(client: Client, catalog: Arc<Catalog>, queue: Queue, deadline: Duration) -> Self {
+        Self { link: Link::new(client, deadline), catalog, queue, clock: None }
+    }
+
+    /// Sends batches until the queue is closed and empty.
+    pub(crate) async fn run(mut self) {
+        let mut gathered = Vec::with_capacity(RESERVE_BATCH);
+        // The lock is held while waiting: exactly one idle lane waits for orders, the others for the lock.
+        while self.queue.lock().await.recv_many(&mut gathered, RESERVE_BATCH).await > 0 {
+            let mut by_sale: HashMap<SaleId, Vec<Waiting>> = HashMap::new();
+            for waiting in gathered.drain(..) {
+                by_sale.entry(waiting.sale).or_default().push(waiting);
+            }
+            for (sale, batch) in by_sale {
+                self.decide(sale, batch).await;
+            }
+        }
+    }
+
+    /// Gets the answers of one batch and hands each to its caller.
+    async fn decide(&mut self, sale: SaleId, batch: Vec<Waiting>) {
+        let now = Instant::now();
+        let (batch, late): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.deadline > now);
+        for waiting in late {
+            let _ =
+                waiting.answer.send(Err(Error::unavailable("waited too long for Redis; nothing was sent")));
+        }
+        let Some(until) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
+        let orders: Vec<_> = batch.iter().map(|waiting| &waiting.reservation).collect();
+        let outcome = self.send(sale, &orders, until).await;
+        match outcome {
+            Ok(answers) => {
+                for (waiting, answer) in batch.into_iter().zip(answers) {
+                    let _ = waiting.answer.send(answer);
+                }
+            }
+            Err(failure) => {
+                for waiting in batch {
+                    let _ = waiting.answer.send(Err(failure.error(sale)));
+                }
+            }
+        }
+    }
+
+    /// Sends a batch, and once more if that is safe and there is time: the order ids are the same, so a
+    /// sending that was admitted without our knowing shows as a replay of its own id.
+    async fn send(
+        &mut self,
+        id: SaleId,
+        orders: &[&Reservation],
+        until: Instant,
+    ) -> Result<Vec<Result<Answer>>, Failure> {
+        let keys = SaleKeys::new(id);
+        // An earlier sending may have been carried out.
+        let mut unsure = false;
+        let mut last = CallError::NotSent("no time was left".to_owned());
+        for _ in 0..2 {
+            let sale = match self.catalog.sale(id) {
+                Ok(Some(sale)) if sale.purged_at.is_some() => {
+                    return Ok(orders.iter().map(|_| Ok(Answer::Refused(Refusal::Ended))).collect());
+                }
+                Ok(Some(sale)) => sale,
+                Ok(None) => return Err(Failure::new(CallError::Fenced("unknown sale".to_owned()), unsure)),
+                Err(error) => return Err(Failure::new(CallError::NotSent(error.to_string()), unsure)),
+            };
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            match self.send_once(&sale, &keys, orders, left).await {
+                Ok(Reserved::Decided { answers, .. }) => {
+                    return Ok(answers
+                        .into_iter()
+                        .zip(orders)
+                        .map(|(answer, order)| settle(answer, order, unsure))
+                        .collect());
+                }
+                // Nothing was changed, and the reply has set the clock right.
+                Ok(Reserved::Late { .. }) => last = CallError::NotSent("Redis got it too late".to_owned()),
+                Err(error) => {
+                    unsure |= matches!(error, CallError::Lost(_));
+                    if error.is_fenced() {
+                        self.catch_up(sale.epoch, until).await;
+                    }
+                    let refused = matches!(error, CallError::Refused(_));
+                    last = error;
+                    if refused {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(Failure::new(last, unsure))
+    }
+
+    async fn send_once(
+        &mut self,
+        sale: &Sale,
+        keys: &SaleKeys,
+        orders: &[&Reservation],
+        left: Duration,
+    ) -> Result<Reserved, CallError> {
+        let not_after = self.redis_now(left).await? + i64::try_from(left.as_micros()).unwrap_or(i64::MAX / 2);
+        let floor = self.catalog.floor(sale);
+        let result = reserve(&self.link, keys, sale.epoch, floor, not_after, orders, left).await;
+        match &result {
+            Ok(Reserved::Decided { seq, redis_us, .. }) => {
+                self.catalog.saw(sale.id, sale.epoch, *seq);
+                self.clock = Some((*redis_us, Instant::now()));
+            }
+            Ok(Reserved::Late { redis_us }) => self.clock = Some((*redis_us, Instant::now())),
+            // The next connection may lead to another server.
+            Err(CallError::Lost(_) | CallError::NotSent(_)) => self.clock = None,
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Redis's clock now, in microseconds: never later than it really is, as a reply takes time to arrive.
+    async fn redis_now(&mut self, left: Duration) -> Result<i64, CallError> {
+        if self.clock.is_none() {
+            let (seconds, micros): (i64, i64) =
+                self.link.query_within(&redis::cmd("TIME"), left).await.map_err(not_sent)?;
+            self.clock = Some((seconds * 1_000_000 + micros, Instant::now()));
+        }
+        let (redis_us, read_at) = self.clock.expect("it was just set");
+        Ok(redis_us + i64::try_from(read_at.elapsed().as_micros()).unwrap_or(i64::MAX / 4))
+    }
+
+    /// Redis said `fenced`: perhaps the sale stands under a newer epoch than we know of.
+    async fn catch_up(&self, known: Epoch, until: Instant) {
+        if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), self.catalog.refresh()).await {
+            tracing::debug!(%error, epoch = known.get(), "fenced, and the epoch cannot be read");
+        }
+    }
+}
+
+/// A call that sends no order: if it is lost, no order was sent.
+fn not_sent(error: CallError) -> CallError {
+    match error {
+        CallError::Lost(why) => CallError::NotSent(why),
+        other => other,
+    }
+}
+
+/// The answer to one caller. After an unsure first sending a refusal may come from the order's own first
+/// admission (its units are out of stock, its quota is taken), so it says nothing.
+fn settle(answer: Answer, order: &Reservation, unsure: bool) -> Result<Answer> {
+    match answer {
+        Answer::Replayed(id) if id == order.id => Ok(Answer::Admitted),
+        Answer::Admitted | Answer::Replayed(_) | Answer::Refused(Refusal::KeyReused) => Ok(answer),
+        _ if unsure => Err(Error::unknown("the connection to Redis was lost after the order was sent")),
+        refusal => Ok(refusal),
+    }
+}
+
+/// Why a whole batch has no answer.
+struct Failure {
+    cause: CallError,
+    unsure: bool,
+}
+
+impl Failure {
+    fn new(cause: CallError, unsure: bool) -> Self {
+        Self { cause, unsure }
+    }
+
+    /// The error for one caller.
+    fn error(&self, sale: SaleId) -> Error {
+        match &self.cause {
+            cause if self.unsure => Error::unknown(cause.to_string()),
+            CallError::Fenced(why) => Error::fenced(sale, why.clone()),
+            cause => Error::unavailable(cause.to_string()),
+        }
+    }
+}

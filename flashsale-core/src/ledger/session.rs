@@ -1,0 +1,91 @@
+//! A transaction of a drain session.
+
+use std::{future::Future, io, time::Duration};
+
+use sqlx::{
+    Executor, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// A bit above what the server allows a statement: an answer that comes later is never waited for.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Settings of every drain session. A drainer that stops inside its transaction holds the sale's row: within
+/// these limits the server ends its session and another drainer takes over.
+const SETTINGS: [(&str, &str); 11] = [
+    ("statement_timeout", "3500ms"),
+    ("lock_timeout", "3000ms"),
+    ("idle_in_transaction_session_timeout", "2000ms"),
+    ("tcp_keepalives_idle", "2"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "5000ms"),
+    // In the first minutes of a sale the tables are large and their statistics empty. A plan that was made and
+    // kept when the tables were small would scan them from then on; one made anew, but by made-up statistics,
+    // may scan or compile too. Every statement here is a look-up by index.
+    ("plan_cache_mode", "force_custom_plan"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+/// Connections for draining, made when they are needed.
+pub(crate) fn drain_pool(url: &str) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    let options = options.application_name("flashsale-drain").options(SETTINGS);
+    // Batches of one sale wait for each other anyway.
+    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(3));
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// A transaction that is either ended in good order, or its connection is closed: a connection on which a
+/// statement was given up half way must not serve anybody else, and closing it ends the transaction.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// `None` once the transaction has ended.
+    conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Session {
+    pub(super) async fn begin(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        let mut session = Self { conn: Some(pool.acquire().await?) };
+        session.conn().execute("BEGIN").await?;
+        Ok(session)
+    }
+
+    pub(super) fn conn(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect("it is taken only when the transaction ends")
+    }
+
+    /// After an error the outcome is unknown, unless the server itself has answered with it.
+    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.conn().execute("COMMIT").await?;
+        // Back to the pool.
+        drop(self.conn.take());
+        Ok(())
+    }
+
+    pub(super) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.conn().execute("ROLLBACK").await?;
+        drop(self.conn.take());
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            // The socket closes with it, here and now; there is nobody to wait for a polite good-bye.
+            drop(conn.detach());
+        }
+    }
+}
+
+/// Gives a transaction up when it takes longer than the server would let it.
+pub(super) async fn within_deadline<T, E: From<sqlx::Error>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {DEADLINE:?}"));
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(late()).into()))
+}

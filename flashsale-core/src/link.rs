@@ -1,0 +1,144 @@
+//! One connection to Redis that is dropped as soon as it is in doubt.
+//!
+//! A response that does not come in time does not cancel its command, and a later response on the same
+//! connection could be taken for it only after a long wait: so after a timeout or an I/O error the
+//! connection is given up, and the next caller makes a new one.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError, Value,
+    aio::MultiplexedConnection,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+use tokio::sync::Mutex;
+
+use crate::error::{Error, Result};
+
+/// How a call to Redis can fail, by what is known of its effect.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// It was never sent: nothing happened.
+    NotSent(String),
+    /// No answer came: it may have happened, or may happen still.
+    Lost(String),
+    /// Redis refused it, before it changed anything.
+    Refused(RedisError),
+    /// The script did not find the sale under the caller's epoch on the server that it was loaded into.
+    Fenced(String),
+}
+
+impl CallError {
+    pub(crate) fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced(_))
+    }
+
+    /// The consumer group is not there: the stream was lost.
+    pub(crate) fn is_no_group(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code() == Some("NOGROUP"))
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(why) => write!(f, "Redis cannot be reached: {why}"),
+            Self::Lost(why) => write!(f, "no answer from Redis: {why}"),
+            Self::Refused(error) => write!(f, "Redis refused: {error}"),
+            Self::Fenced(why) => write!(f, "fenced: {why}"),
+        }
+    }
+}
+
+/// For calls that change nothing, or that are repeated until they are answered.
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        Error::unavailable(error.to_string())
+    }
+}
+
+/// A connection made when it is first needed.
+pub(crate) struct Link {
+    client: Client,
+    deadline: Duration,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Link {
+    pub(crate) fn new(client: Client, deadline: Duration) -> Self {
+        Self { client, deadline, connection: Mutex::new(None) }
+    }
+
+    /// How long a call may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Sends one command and waits for its answer, at most the link's deadline.
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CallError> {
+        self.query_within(command, self.deadline).await
+    }
+
+    /// The same, with a deadline of its own.
+    pub(crate) async fn query_within<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        deadline: Duration,
+    ) -> Result<T, CallError> {
+        let until = Instant::now() + deadline;
+        let mut connection = self.connection(until).await?;
+        let answer =
+            tokio::time::timeout_at(until.into(), command.query_async::<Value>(&mut connection)).await;
+        match answer {
+            Ok(Ok(value)) => T::from_redis_value(value).map_err(|error| CallError::Refused(error.into())),
+            Ok(Err(error)) if error.code().is_some() => Err(CallError::Refused(error)),
+            Ok(Err(error)) => {
+                self.give_up().await;
+                Err(CallError::Lost(error.to_string()))
+            }
+            Err(_) => {
+                self.give_up().await;
+                Err(CallError::Lost(format!("timed out after {deadline:?}")))
+            }
+        }
+    }
+
+    /// Drops the connection: the next call makes a new one.
+    async fn give_up(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    async fn connection(&self, until: Instant) -> Result<MultiplexedConnection, CallError> {
+        let connect = async {
+            let mut slot = self.connection.lock().await;
+            if let Some(connection) = &*slot {
+                return Ok(connection.clone());
+            }
+            // Our own deadlines stand around every call; the driver's would end some of them earlier.
+            let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+            let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
+            let connection = connection.map_err(|error| CallError::NotSent(error.to_string()))?;
+            Ok(slot.insert(connection).clone())
+        };
+        match tokio::time::timeout_at(until.into(), connect).await {
+            Ok(result) => result,
+            Err(_) => Err(CallError::NotSent("timed out while connecting".to_owned())),
+        }
+    }
+}
+
+/// A client for this URL whose connections send at once and notice a peer that is gone.
+pub(crate) fn client(url: &str, deadline: Duration) -> Result<Client> {
+    let bad = |error: RedisError| Error::refused(format!("the Redis URL cannot be used: {error}"));
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
+    // Without TCP_NODELAY a small batch waits for the acknowledgement of the one before.
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let tcp = tcp.set_user_timeout(deadline * 5);
+    let info = url.into_connection_info().map_err(bad)?.set_tcp_settings(tcp);
+    Client::open(info).map_err(bad)
+}

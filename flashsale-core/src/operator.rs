@@ -1,0 +1,249 @@
+//! What operators do: create and change sales, look into orders and queues, end what is parked, audit,
+//! recover.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    audit::AuditReport,
+    dead_letters::{DeadLetter, Ended},
+    engine::Stores,
+    error::{Error, Result},
+    ids::{OrderId, ProductId, SaleId, UserId},
+    keys::{GROUP, SaleKeys},
+    load::LoadProgress,
+    order::{OrderRecord, OrderState},
+    sale::{Epoch, NewSale, Sale, SaleState},
+    scripts,
+    sql::{self, dead_letters::Resolution},
+};
+
+/// The operator's side of an [`Engine`](crate::Engine). Cheap to clone.
+#[derive(Clone)]
+pub struct Operator {
+    stores: Arc<Stores>,
+}
+
+/// Which recorded orders, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct OrderFilter {
+    /// Only this user's.
+    pub user: Option<UserId>,
+    /// Only this sale's.
+    pub sale: Option<SaleId>,
+    /// Only those in this state.
+    pub state: Option<OrderState>,
+    /// At most so many.
+    pub limit: u32,
+    /// Only older ones than this order: the last one of the page before.
+    pub before: Option<OrderId>,
+}
+
+/// What [`Operator::create_sale`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The sale was created.
+    New(SaleId),
+    /// A sale of this slug exists; nothing was changed.
+    Exists(SaleId),
+}
+
+/// One sale's queue.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// The sale.
+    pub sale: SaleId,
+    /// Its slug.
+    pub slug: String,
+    /// Orders that are not settled yet.
+    pub backlog: u64,
+    /// Those of them that a drainer has in hand.
+    pub pending: u64,
+    /// How long the oldest has been waiting.
+    pub oldest: Option<Duration>,
+    /// Who drains.
+    pub consumers: Vec<ConsumerStats>,
+}
+
+/// One drainer's name in a queue's group.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Host, process id, random.
+    pub name: String,
+    /// Entries it has in hand.
+    pub pending: u64,
+    /// Since it last took an entry.
+    pub idle: Duration,
+}
+
+/// What Redis has left of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveStock {
+    /// The product.
+    pub product: ProductId,
+    /// Units; may be negative after a recovery. `None`: Redis's word does not count now.
+    pub left: Option<i64>,
+}
+
+/// What a recovery would change, a line each; empty: nothing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RecoverDiff {
+    /// Differences, for people.
+    pub lines: Vec<String>,
+}
+
+impl Operator {
+    pub(crate) fn new(stores: Arc<Stores>) -> Self {
+        Self { stores }
+    }
+
+    /// Creates a sale with its products, in one transaction. A sale whose slug exists is left as it is, so
+    /// that repeating this is safe. A running server loads it within two seconds.
+    pub async fn create_sale(&self, sale: &NewSale) -> Result<Created> {
+        sql::new_sale::create_sale(&self.stores.pg, sale).await
+    }
+
+    /// All sales, by id.
+    pub async fn sales(&self) -> Result<Vec<Sale>> {
+        sql::sales(&self.stores.pg, true).await
+    }
+
+    /// One sale.
+    pub async fn sale(&self, id: SaleId) -> Result<Sale> {
+        let mut sales = self.sales().await?;
+        let at = sales.iter().position(|sale| sale.id == id);
+        at.map(|at| sales.swap_remove(at)).ok_or_else(|| Error::not_found(format!("sale {id}")))
+    }
+
+    /// What Redis has left of a sale's products.
+    pub async fn live_stock(&self, sale: SaleId) -> Result<Vec<LiveStock>> {
+        let sale = self.sale(sale).await?;
+        let seen = scripts::look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
+        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+        let left = |product| redis.as_ref().and_then(|redis| redis.stock.get(&product).copied());
+        Ok(sale
+            .products
+            .iter()
+            .map(|product| LiveStock { product: product.id, left: left(product.id) })
+            .collect())
+    }
+
+    /// Pauses, resumes or closes a sale. PostgreSQL first; the keeper of a running server carries it to
+    /// Redis within two seconds. A closed sale stays closed.
+    pub async fn set_state(&self, sale: SaleId, state: SaleState) -> Result<()> {
+        if self.sale(sale).await?.state == SaleState::Closed && state != SaleState::Closed {
+            return Err(Error::refused(format!("sale {sale} is closed, which is final; create a new sale")));
+        }
+        sql::sales::set_state(&self.stores.pg, sale, state).await
+    }
+
+    /// Recorded orders, newest first.
+    pub async fn orders(&self, filter: &OrderFilter) -> Result<Vec<OrderRecord>> {
+        sql::orders(&self.stores.pg, filter).await
+    }
+
+    /// One recorded order. An order that waits in the queue is not recorded yet: see
+    /// [`Engine::order_status`](crate::Engine::order_status).
+    pub async fn order(&self, id: OrderId) -> Result<OrderRecord> {
+        let order = sql::history::order(&self.stores.pg, id).await?;
+        order.ok_or_else(|| Error::not_found(format!("a recorded order {id}")))
+    }
+
+    /// The queues of all sales that are in Redis.
+    pub async fn queue(&self) -> Result<Vec<QueueStats>> {
+        let mut queues = Vec::new();
+        for sale in self.sales().await? {
+            if sale.purged_at.is_none() && sale.epoch.get() > 0 {
+                queues.push(self.queue_of(sale).await?);
+            }
+        }
+        Ok(queues)
+    }
+
+    async fn queue_of(&self, sale: Sale) -> Result<QueueStats> {
+        let link = &self.stores.link;
+        let queue = SaleKeys::new(sale.id).queue;
+        let backlog = link.query(redis::cmd("XLEN").arg(&queue)).await?;
+        let command = redis::cmd("XRANGE").arg(&queue).arg("-").arg("+").arg("COUNT").arg(1).to_owned();
+        let first: Vec<(String, redis::Value)> = link.query(&command).await?;
+        let (seconds, micros): (u64, u64) = link.query(&redis::cmd("TIME")).await?;
+        let now_ms = seconds * 1_000 + micros / 1_000;
+        let oldest = first.first().and_then(|(id, _)| id.split_once('-')?.0.parse::<u64>().ok());
+        let mut command = redis::cmd("XINFO");
+        let consumers = match link
+            .query::<redis::streams::StreamInfoConsumersReply>(
+                command.arg("CONSUMERS").arg(&queue).arg(GROUP),
+            )
+            .await
+        {
+            Ok(reply) => reply.consumers,
+            // Not loaded yet, or lost: there is no group.
+            Err(crate::link::CallError::Refused(_)) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let consumers: Vec<_> = consumers
+            .into_iter()
+            .map(|consumer| ConsumerStats {
+                name: consumer.name,
+                pending: consumer.pending as u64,
+                idle: Duration::from_millis(consumer.idle as u64),
+            })
+            .collect();
+        Ok(QueueStats {
+            sale: sale.id,
+            slug: sale.slug,
+            backlog,
+            pending: consumers.iter().map(|consumer| consumer.pending).sum(),
+            oldest: oldest.map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
+            consumers,
+        })
+    }
+
+    /// All parked orders, oldest first.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        Ok(sql::dead_letters::list(&self.stores.pg).await?.into_iter().map(DeadLetter::from).collect())
+    }
+
+    /// One parked order.
+    pub async fn dead_letter(&self, id: i64) -> Result<DeadLetter> {
+        let letter = sql::dead_letters::letter(&self.stores.pg, id).await?;
+        letter.map(DeadLetter::from).ok_or_else(|| Error::not_found(format!("dead letter {id}")))
+    }
+
+    /// Records a parked order under its own id, by the same decision as any other. Safe to repeat.
+    pub async fn replay(&self, id: i64) -> Result<Ended> {
+        self.stores.end_letter(id, Resolution::Replayed).await
+    }
+
+    /// Records a parked order as failed and gives its units back. Safe to repeat.
+    pub async fn discard(&self, id: i64) -> Result<Ended> {
+        self.stores.end_letter(id, Resolution::Discarded).await
+    }
+
+    /// Proves from both stores that the invariants hold, also while the sale is selling. `patience` is how
+    /// long the queue entries that are there at the beginning may take to leave.
+    pub async fn audit(&self, sale: SaleId, patience: Duration) -> Result<AuditReport> {
+        self.stores.audit(&self.sale(sale).await?, patience).await
+    }
+
+    /// Rebuilds a sale in Redis from the record and the queue, and opens it as the record says. Meanwhile
+    /// it sells nothing. Killed half way it leaves the sale fenced, and running it again is right.
+    pub async fn recover(&self, sale: SaleId, progress: impl Fn(LoadProgress) + Sync) -> Result<Epoch> {
+        if self.sale(sale).await?.purged_at.is_some() {
+            return Err(Error::refused(format!(
+                "sale {sale} ended more than a day ago and is not loaded again"
+            )));
+        }
+        self.stores.load(sale, "an operator asked for it", &progress).await
+    }
+
+    /// What [`recover`](Self::recover) would change. A sale that is selling right now shows the difference
+    /// of a moment.
+    pub async fn recover_dry_run(&self, sale: SaleId) -> Result<RecoverDiff> {
+        let (rebuilt, seen) = self.stores.rehearse_load(sale).await?;
+        Ok(RecoverDiff { lines: rebuilt.differences(&seen) })
+    }
+}

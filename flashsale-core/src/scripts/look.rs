@@ -1,0 +1,81 @@
+use std::collections::HashMap;
+
+use super::{Script, VERSION};
+use crate::{
+    ids::ProductId,
+    keys::SaleKeys,
+    link::{CallError, Link},
+    sale::{Epoch, SaleState, Seq},
+};
+
+pub(super) static LOOK: Script = Script::new(include_str!("../../lua/look.lua"));
+
+/// What Redis says of a sale, in one step, unjudged.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Redis's clock, Unix milliseconds.
+    pub now_ms: i64,
+    /// `None`: this Redis does not hold the sale.
+    pub sale: Option<LookedSale>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LookedSale {
+    pub epoch: Epoch,
+    /// `None` while it is loading.
+    pub state: Option<SaleState>,
+    pub seq: Seq,
+    /// Of the load that is under way; empty if none is.
+    pub token: String,
+    /// It was loaded into this very server, and this server has not been restarted since.
+    pub sound: bool,
+    /// Of the scripts that it was loaded by.
+    pub version: u32,
+    pub starts_ms: i64,
+    pub ends_ms: i64,
+    /// Units left; may be negative after a recovery.
+    pub stock: HashMap<ProductId, i64>,
+    /// The values of the book's fields that were asked for; empty where it has none.
+    pub book: Vec<String>,
+}
+
+impl LookedSale {
+    /// Its word counts: loaded under this epoch and by this version, into this very server, and open for
+    /// scripts.
+    pub(crate) fn counts_under(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch && self.version == VERSION && self.sound && self.state.is_some()
+    }
+}
+
+/// Looks at a sale and at some fields of its book.
+pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Result<Look, CallError> {
+    let mut command = LOOK.on_sale(keys);
+    command.arg(fields);
+    let mut reply = LOOK.run(link, &command).await?;
+    let now_ms = reply.next()?;
+    if reply.word == "missing" {
+        return Ok(Look { now_ms, sale: None });
+    }
+    let mut reply = reply.expect("ok")?;
+    let epoch = Epoch(reply.next()?);
+    let state = SaleState::parse(&reply.text()?);
+    let seq = Seq(reply.next()?);
+    let token = reply.text()?;
+    let sound = reply.text()? == "1";
+    let version = reply.next()?;
+    let (starts_ms, ends_ms) = (reply.next()?, reply.next()?);
+    let stock = stock(reply.next()?);
+    let book = reply.next()?;
+    Ok(Look {
+        now_ms,
+        sale: Some(LookedSale { epoch, state, seq, token, sound, version, starts_ms, ends_ms, stock, book }),
+    })
+}
+
+/// Field and value pairs of the stock hash; what is not a product or not a number is not there.
+pub(super) fn stock(pairs: Vec<(String, String)>) -> HashMap<ProductId, i64> {
+    pairs
+        .into_iter()
+        .filter_map(|(product, left)| Some((product.parse().ok()?, left.parse().ok()?)))
+        .collect()
+}

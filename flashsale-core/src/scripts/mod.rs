@@ -1,0 +1,146 @@
+//! The Lua scripts and, beside each, the one function that calls it.
+//!
+//! Each script's header is its contract: keys, arguments, replies.
+
+mod audit;
+mod drain;
+mod load;
+mod look;
+mod rate_limit;
+mod reserve;
+
+use std::{sync::OnceLock, time::Duration};
+
+use redis::{Cmd, FromRedisValue, Value};
+
+pub(crate) use self::{audit::*, drain::*, load::*, look::*, rate_limit::*, reserve::*};
+use crate::{
+    keys::SaleKeys,
+    link::{CallError, Link},
+    sale::Epoch,
+};
+
+/// The version of the scripts and of what they keep. A sale that was loaded under another one is fenced:
+/// an old process is refused rather than corrupting what a new one wrote.
+pub(crate) const VERSION: u32 = 1;
+
+/// One atomic decision.
+pub(crate) struct Script {
+    text: &'static str,
+    sha: OnceLock<String>,
+}
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, sha: OnceLock::new() }
+    }
+
+    fn sha(&self) -> &str {
+        self.sha.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned())
+    }
+
+    /// A call on a sale: all its keys, and the version.
+    fn on_sale(&self, keys: &SaleKeys) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        let names = keys.all();
+        command.arg(self.sha()).arg(names.len()).arg(&names).arg(VERSION);
+        command
+    }
+
+    /// The same under an epoch, as every script is called that changes a sale.
+    fn under_epoch(&self, keys: &SaleKeys, epoch: Epoch) -> Cmd {
+        let mut command = self.on_sale(keys);
+        command.arg(epoch.get());
+        command
+    }
+
+    async fn run(&self, link: &Link, command: &Cmd) -> Result<Reply, CallError> {
+        self.run_within(link, command, link.deadline()).await
+    }
+
+    /// Runs it, loading it first where Redis has forgotten it.
+    async fn run_within(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Reply, CallError> {
+        let value = match link.query_within(command, deadline).await {
+            Err(CallError::Refused(error)) if error.code() == Some("NOSCRIPT") => {
+                let _: String = link.query(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
+                link.query_within(command, deadline).await?
+            }
+            other => other?,
+        };
+        let mut reply = Reply::of(value)?;
+        match reply.text()? {
+            word if word == "fenced" => Err(CallError::Fenced(reply.text()?)),
+            word => Ok(Reply { word, ..reply }),
+        }
+    }
+}
+
+/// A script's reply, read from its front: a word, then what the word promises.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    word: String,
+    rest: std::vec::IntoIter<Value>,
+}
+
+impl Reply {
+    fn of(value: Value) -> Result<Self, CallError> {
+        let rest = value.into_sequence().map_err(|other| unexpected(&other))?.into_iter();
+        Ok(Self { word: String::new(), rest })
+    }
+
+    fn next<T: FromRedisValue>(&mut self) -> Result<T, CallError> {
+        let value = self.rest.next().unwrap_or_default();
+        T::from_redis_value(value).map_err(|error| CallError::Refused(error.into()))
+    }
+
+    fn text(&mut self) -> Result<String, CallError> {
+        self.next()
+    }
+
+    fn list(&mut self) -> Result<Self, CallError> {
+        Self::of(self.rest.next().unwrap_or_default())
+    }
+
+    fn expect(self, word: &str) -> Result<Self, CallError> {
+        if self.word == word { Ok(self) } else { Err(unexpected(&Value::SimpleString(self.word))) }
+    }
+}
+
+/// A reply that is not in the script's contract.
+fn unexpected(value: &Value) -> CallError {
+    let detail = format!("{value:?}");
+    CallError::Refused(
+        (redis::ErrorKind::UnexpectedReturnType, "a script's reply is not in its contract", detail).into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The guard is the same text wherever a script changes a sale, so that none can be looser.
+    #[test]
+    fn every_script_guards_the_sale_alike() {
+        const GUARD: [&str; 5] = [
+            "if not sale[2] then return { 'fenced', 'missing' } end",
+            "if sale[1] ~= ARGV[1] then return { 'fenced', 'version' } end",
+            "if sale[2] ~= ARGV[2] then return { 'fenced', 'epoch' } end",
+            "if sale[3] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return { 'fenced', 'run_id' } end",
+            "if sale[4] == 'loading' then return { 'fenced', 'loading' } end",
+        ];
+        for script in [&BEGIN, &SETTLE, &STATE, &AUDIT, &PURGE, &RESERVE] {
+            let text = script.text.replace("sale.epoch", "sale[2]").replace("sale.version", "sale[1]");
+            let text = text
+                .replace("sale.run_id", "sale[3]")
+                .replace("sale.state == 'loading'", "sale[4] == 'loading'");
+            assert!(text.contains(&GUARD.join("\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_script_declares_itself() {
+        for script in [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT] {
+            assert!(script.text.starts_with("#!lua"), "a full Redis must refuse it whole: {}", script.text);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+use redis::Cmd;
+
+use super::{Reply, Script, unexpected};
+use crate::{
+    ids::{IdempotencyKey, OrderId, ProductId, UserId},
+    keys::{SaleKeys, book_key, book_order, book_quota},
+    link::{CallError, Link},
+    order::{Fingerprint, Items, Refusal},
+    sale::{Epoch, Seq},
+};
+
+pub(super) static RESERVE: Script = Script::new(include_str!("../../lua/reserve.lua"));
+
+/// The most orders that one call decides.
+pub(crate) const RESERVE_BATCH: usize = 128;
+
+/// One order to be decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Reservation {
+    pub id: OrderId,
+    pub user: UserId,
+    pub key: IdempotencyKey,
+    pub fingerprint: Fingerprint,
+    pub items: Items,
+}
+
+/// What the script says of one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Admitted,
+    Replayed(OrderId),
+    /// Another order has this id.
+    IdTaken,
+    Refused(Refusal),
+}
+
+/// What the script says of a batch.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    /// One answer per order, in their order.
+    Decided { seq: Seq, redis_us: i64, answers: Vec<Answer> },
+    /// It came after its not-after instant, and nothing was changed.
+    Late { redis_us: i64 },
+}
+
+/// Decides a batch of orders. `seen` is the highest seq this process knows of the sale, `not_after` an
+/// instant of Redis's clock in microseconds.
+pub(crate) async fn reserve(
+    link: &Link,
+    keys: &SaleKeys,
+    epoch: Epoch,
+    seen: Seq,
+    not_after: i64,
+    orders: &[&Reservation],
+    deadline: Duration,
+) -> Result<Reserved, CallError> {
+    let mut command = RESERVE.under_epoch(keys, epoch);
+    command.arg(seen.get()).arg(not_after);
+    for order in orders {
+        push_order(&mut command, order);
+    }
+    let mut reply = RESERVE.run_within(link, &command, deadline).await?;
+    if reply.word == "late" {
+        return Ok(Reserved::Late { redis_us: reply.next()? });
+    }
+    let mut reply = reply.expect("ok")?;
+    let seq = Seq(reply.next()?);
+    let redis_us = reply.next()?;
+    let answers = orders.iter().map(|_| answer(reply.list()?)).collect::<Result<_, _>>()?;
+    Ok(Reserved::Decided { seq, redis_us, answers })
+}
+
+fn push_order(command: &mut Cmd, order: &Reservation) {
+    command
+        .arg(order.id.to_string())
+        .arg(book_key(&order.user, &order.key))
+        .arg(book_order(order.id))
+        .arg(order.fingerprint.as_str())
+        .arg(order.user.as_str())
+        .arg(order.key.as_str())
+        .arg(order.items.iter().len());
+    for (product, quantity) in order.items.iter() {
+        command.arg(product.get()).arg(quantity).arg(book_quota(&order.user, product));
+    }
+}
+
+fn answer(mut reply: Reply) -> Result<Answer, CallError> {
+    fn product(reply: &mut Reply) -> Result<ProductId, CallError> {
+        let id: i64 = reply.next()?;
+        ProductId::try_from(id).map_err(|_| unexpected(&redis::Value::Int(id)))
+    }
+    Ok(Answer::Refused(match &*reply.text()? {
+        "admitted" => return Ok(Answer::Admitted),
+        "replayed" => {
+            let id = reply.text()?;
+            return Ok(Answer::Replayed(
+                id.parse().map_err(|_| unexpected(&redis::Value::SimpleString(id)))?,
+            ));
+        }
+        "id_taken" => return Ok(Answer::IdTaken),
+        "key_reused" => Refusal::KeyReused,
+        "closed" | "ended" => Refusal::Ended,
+        "paused" => Refusal::Paused,
+        "not_started" => Refusal::NotStarted,
+        "unknown_product" => Refusal::UnknownProduct(product(&mut reply)?),
+        "over_quota" => {
+            Refusal::OverQuota { product: product(&mut reply)?, limit: reply.next()?, held: reply.next()? }
+        }
+        "sold_out" => {
+            let (product, left): (_, i64) = (product(&mut reply)?, reply.next()?);
+            Refusal::SoldOut { product, left: u32::try_from(left).unwrap_or(0) }
+        }
+        other => return Err(unexpected(&redis::Value::SimpleString(other.to_owned()))),
+    }))
+}

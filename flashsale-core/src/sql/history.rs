@@ -1,0 +1,169 @@
+//! Recorded orders as people see them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{parsed, sale_key, unreadable};
+use crate::{
+    OrderFilter,
+    error::Result,
+    ids::OrderId,
+    money::{Currency, Money},
+    order::{FailureReason, OrderLine, OrderRecord, OrderState, OrderStatus},
+};
+
+/// What the record says of one order: its row, or that it is parked. One statement, because an order that is ended while it is looked up goes from the dead
+/// letters to the orders: two statements could miss it in both.
+pub(crate) async fn status_of(pool: &PgPool, id: OrderId) -> Result<Option<OrderStatus>> {
+    let row: Option<(Option<String>, Option<String>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT status, failure_reason, at FROM (
+             SELECT 1 AS place, status, failure_reason, recorded_at AS at FROM orders WHERE id = $1
+             UNION ALL
+             SELECT 2, NULL, NULL, parked_at FROM dead_letters WHERE order_id = $1
+         ) AS known ORDER BY place LIMIT 1",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(pool)
+    .await?;
+    let Some((status, reason, updated_at)) = row else { return Ok(None) };
+    // A parked order waits for an operator, and nobody else can tell.
+    let state = status.map_or(Ok(OrderState::Processing), |word| state(&word))?;
+    Ok(Some(OrderStatus { id, state, failure: failure(reason), updated_at }))
+}
+
+fn state(word: &str) -> Result<OrderState, sqlx::Error> {
+    OrderState::parse(word).ok_or_else(|| unreadable("orders.status", word))
+}
+
+fn failure(word: Option<String>) -> Option<FailureReason> {
+    word.map(|word| FailureReason::parse(&word).unwrap_or(FailureReason::Rejected))
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Uuid,
+    sale_id: i32,
+    user_id: String,
+    idempotency_key: Option<String>,
+    status: String,
+    failure_reason: Option<String>,
+    duplicate_of: Option<Uuid>,
+    total: i64,
+    created_at: DateTime<Utc>,
+    recorded_at: DateTime<Utc>,
+    currency: String,
+}
+
+impl Row {
+    fn read(self, lines: Vec<Line>) -> Result<OrderRecord, sqlx::Error> {
+        let currency: Currency = parsed("sales.currency", self.currency)?;
+        Ok(OrderRecord {
+            id: parsed("orders.id", self.id)?,
+            sale: parsed("orders.sale_id", i64::from(self.sale_id))?,
+            user: parsed("orders.user_id", self.user_id)?,
+            key: self.idempotency_key.map(|key| parsed("orders.idempotency_key", key)).transpose()?,
+            state: state(&self.status)?,
+            failure: failure(self.failure_reason),
+            duplicate_of: self.duplicate_of.map(|id| parsed("orders.duplicate_of", id)).transpose()?,
+            total: Money::from_minor(self.total, currency),
+            created_at: self.created_at,
+            recorded_at: self.recorded_at,
+            lines: lines.into_iter().map(|line| line.read(currency)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Line {
+    order_id: Uuid,
+    product_id: i64,
+    product_name: Option<String>,
+    quantity: i32,
+    unit_price: i64,
+}
+
+impl Line {
+    fn read(self, currency: Currency) -> Result<OrderLine, sqlx::Error> {
+        let quantity = u32::try_from(self.quantity).map_err(|e| unreadable("order_items.quantity", e))?;
+        let unit_price = Money::from_minor(self.unit_price, currency);
+        Ok(OrderLine {
+            product: parsed("order_items.product_id", self.product_id)?,
+            // An order of a product that its sale does not sell has failed, and has a line nevertheless.
+            product_name: self.product_name.unwrap_or_default(),
+            quantity,
+            unit_price,
+            line_total: unit_price
+                .times(quantity)
+                .ok_or_else(|| unreadable("order_items", "the line's total does not fit"))?,
+        })
+    }
+}
+
+macro_rules! select_orders {
+    ($condition:literal) => {
+        concat!(
+            "SELECT o.id, o.sale_id, o.user_id, o.idempotency_key, o.status, o.failure_reason, o.duplicate_of,
+                 o.total, o.created_at, o.recorded_at, s.currency
+             FROM orders o JOIN sales s ON s.id = o.sale_id WHERE ",
+            $condition
+        )
+    };
+}
+
+/// Recorded orders, newest first. The next page begins before the last id of this one.
+pub(crate) async fn orders(pool: &PgPool, filter: &OrderFilter) -> Result<Vec<OrderRecord>> {
+    let mut conn = pool.acquire().await?;
+    // Two statements: one that serves with and without a user would not always use the user's index.
+    let select = match &filter.user {
+        Some(user) => sqlx::query_as(select_orders!(
+            "o.user_id = $1 AND o.id < $2 AND ($3::integer IS NULL OR o.sale_id = $3)
+                 AND ($4::text IS NULL OR o.status = $4) ORDER BY o.id DESC LIMIT $5"
+        ))
+        .bind(Some(user.as_str())),
+        None => sqlx::query_as(select_orders!(
+            "$1::text IS NULL AND o.id < $2 AND ($3::integer IS NULL OR o.sale_id = $3)
+                 AND ($4::text IS NULL OR o.status = $4) ORDER BY o.id DESC LIMIT $5"
+        ))
+        .bind(None::<&str>),
+    };
+    let rows = select
+        .bind(filter.before.map_or(Uuid::max(), OrderId::as_uuid))
+        .bind(filter.sale.map(sale_key))
+        .bind(filter.state.map(OrderState::as_str))
+        .bind(i64::from(filter.limit))
+        .fetch_all(&mut *conn)
+        .await?;
+    Ok(with_lines(&mut conn, rows).await?)
+}
+
+/// One order.
+pub(crate) async fn order(pool: &PgPool, id: OrderId) -> Result<Option<OrderRecord>> {
+    let mut conn = pool.acquire().await?;
+    let row = sqlx::query_as(select_orders!("o.id = $1")).bind(id.as_uuid()).fetch_all(&mut *conn).await?;
+    Ok(with_lines(&mut conn, row).await?.pop())
+}
+
+/// An order is written once, together with its lines, so a second statement sees them all.
+async fn with_lines(conn: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<OrderRecord>, sqlx::Error> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let found: Vec<Line> = sqlx::query_as(
+        "SELECT i.order_id, i.product_id, p.name AS product_name, i.quantity, i.unit_price
+         FROM order_items i LEFT JOIN products p ON p.id = i.product_id
+         WHERE i.order_id = ANY($1) ORDER BY i.order_id, i.product_id",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    let mut lines: HashMap<Uuid, Vec<Line>> = HashMap::new();
+    for line in found {
+        lines.entry(line.order_id).or_default().push(line);
+    }
+    let read = |row: Row| {
+        let lines = lines.remove(&row.id).unwrap_or_default();
+        row.read(lines)
+    };
+    rows.into_iter().map(read).collect()
+}

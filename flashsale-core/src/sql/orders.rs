@@ -1,0 +1,210 @@
+//! Orders as a batch of the ledger reads and writes them. All of it runs under the lock of the sale's row.
+//!
+//! Existing orders are looked up by id and by key in two statements: joined with OR they make PostgreSQL
+//! scan the table.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{parsed, sale_key};
+use crate::{
+    ids::{IdempotencyKey, OrderId, ProductId, SaleId, UserId},
+    order::{FailureReason, Fingerprint, OrderState},
+    queue::{QueuedOrder, Verdict},
+};
+
+/// What was decided about these orders before, under their own ids.
+pub(crate) async fn recorded(
+    conn: &mut PgConnection,
+    ids: &[OrderId],
+) -> Result<Vec<(OrderId, Verdict)>, sqlx::Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows: Vec<(Uuid, String, Option<String>, Option<Uuid>, Option<String>)> = sqlx::query_as(
+        "SELECT o.id, o.status, o.failure_reason, first.id, first.fingerprint
+         FROM orders o LEFT JOIN orders first ON first.id = o.duplicate_of
+         WHERE o.id = ANY($1)",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    let verdict = |status: &str, reason: Option<String>, first: Option<(OrderId, Fingerprint)>| {
+        if status == OrderState::Confirmed.as_str() {
+            return Verdict::Confirmed;
+        }
+        // A word that only a newer version knows must not stop the queue: that it failed is what counts.
+        let reason = reason.and_then(|word| FailureReason::parse(&word)).unwrap_or(FailureReason::Rejected);
+        Verdict::Failed { reason, key_holder: first }
+    };
+    rows.into_iter()
+        .map(|(id, status, reason, first, fingerprint)| {
+            let first = first.map(|id| parsed("orders.id", id)).transpose()?;
+            let first = first.zip(fingerprint.as_deref().map(Fingerprint::from_store));
+            Ok((parsed("orders.id", id)?, verdict(&status, reason, first)))
+        })
+        .collect()
+}
+
+/// An idempotency key that is taken, and by whom.
+pub(crate) struct KeyHolder {
+    pub user: UserId,
+    pub key: IdempotencyKey,
+    pub order: OrderId,
+    pub fingerprint: Fingerprint,
+}
+
+/// Which orders hold the keys of these orders.
+pub(crate) async fn key_holders(
+    conn: &mut PgConnection,
+    sale: SaleId,
+    orders: &[&QueuedOrder],
+) -> Result<Vec<KeyHolder>, sqlx::Error> {
+    let users: Vec<&str> = orders.iter().map(|order| order.user.as_str()).collect();
+    let keys: Vec<&str> = orders.iter().map(|order| order.key.as_str()).collect();
+    assert_eq!(users.len(), keys.len(), "UNNEST pads the shorter array with NULL");
+    let rows: Vec<(String, String, Uuid, String)> = sqlx::query_as(
+        "SELECT o.user_id, o.idempotency_key, o.id, o.fingerprint
+         FROM unnest($2::text[], $3::text[]) AS asked (user_id, idempotency_key)
+         JOIN orders o ON o.sale_id = $1 AND o.user_id = asked.user_id
+             AND o.idempotency_key = asked.idempotency_key",
+    )
+    .bind(sale_key(sale))
+    .bind(users)
+    .bind(keys)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|(user, key, order, fingerprint)| {
+            Ok(KeyHolder {
+                user: parsed("orders.user_id", user)?,
+                key: parsed("orders.idempotency_key", key)?,
+                order: parsed("orders.id", order)?,
+                fingerprint: Fingerprint::from_store(&fingerprint),
+            })
+        })
+        .collect()
+}
+
+/// Confirmed units per user and product, of these users.
+pub(crate) async fn held(
+    conn: &mut PgConnection,
+    sale: SaleId,
+    users: &[&str],
+) -> Result<Vec<(UserId, ProductId, i64)>, sqlx::Error> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT o.user_id, i.product_id, sum(i.quantity)
+         FROM unnest($2::text[]) AS asked (user_id)
+         JOIN orders o ON o.sale_id = $1 AND o.user_id = asked.user_id AND o.status = 'Confirmed'
+         JOIN order_items i ON i.order_id = o.id
+         GROUP BY o.user_id, i.product_id",
+    )
+    .bind(sale_key(sale))
+    .bind(users)
+    .fetch_all(conn)
+    .await?;
+    let read = |(user, product, units)| {
+        Ok((parsed("orders.user_id", user)?, parsed("order_items.product_id", product)?, units))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// A row of `orders` to be written.
+pub(crate) struct NewRow<'a> {
+    pub order: &'a QueuedOrder,
+    /// `None` if it is confirmed.
+    pub failure: Option<FailureReason>,
+    /// The order that holds its key, if another one does.
+    pub duplicate_of: Option<OrderId>,
+    /// In minor units.
+    pub total: i64,
+}
+
+/// Writes the rows of orders, confirmed and failed.
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    sale: SaleId,
+    rows: &[NewRow<'_>],
+) -> Result<(), sqlx::Error> {
+    let column = |row: &NewRow<'_>| {
+        let state = if row.failure.is_some() { OrderState::Failed } else { OrderState::Confirmed };
+        (state.as_str(), row.failure.map(FailureReason::as_str))
+    };
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.order.id.as_uuid()).collect();
+    let users: Vec<&str> = rows.iter().map(|row| row.order.user.as_str()).collect();
+    let keys: Vec<Option<&str>> =
+        rows.iter().map(|row| row.duplicate_of.is_none().then(|| row.order.key.as_str())).collect();
+    let fingerprints: Vec<&str> = rows.iter().map(|row| row.order.fingerprint.as_str()).collect();
+    let epochs: Vec<i64> = rows.iter().map(|row| row.order.epoch.get()).collect();
+    let seqs: Vec<i64> = rows.iter().map(|row| row.order.seq.get()).collect();
+    let (states, reasons): (Vec<&str>, Vec<Option<&str>>) = rows.iter().map(column).unzip();
+    let firsts: Vec<Option<Uuid>> = rows.iter().map(|row| row.duplicate_of.map(OrderId::as_uuid)).collect();
+    let totals: Vec<i64> = rows.iter().map(|row| row.total).collect();
+    let admitted: Vec<DateTime<Utc>> = rows.iter().map(|row| row.order.admitted_at).collect();
+    let lengths = [
+        ids.len(),
+        users.len(),
+        keys.len(),
+        fingerprints.len(),
+        epochs.len(),
+        seqs.len(),
+        states.len(),
+        reasons.len(),
+        firsts.len(),
+        totals.len(),
+        admitted.len(),
+    ];
+    assert_eq!(lengths, [rows.len(); 11], "UNNEST pads shorter arrays with NULL");
+    sqlx::query(
+        "INSERT INTO orders (sale_id, id, user_id, idempotency_key, fingerprint, epoch, seq, status,
+             failure_reason, duplicate_of, total, created_at)
+         SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+             $8::text[], $9::text[], $10::uuid[], $11::bigint[], $12::timestamptz[])",
+    )
+    .bind(sale_key(sale))
+    .bind(ids)
+    .bind(users)
+    .bind(keys)
+    .bind(fingerprints)
+    .bind(epochs)
+    .bind(seqs)
+    .bind(states)
+    .bind(reasons)
+    .bind(firsts)
+    .bind(totals)
+    .bind(admitted)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes the lines of orders.
+pub(crate) async fn insert_items<'a>(
+    conn: &mut PgConnection,
+    orders: impl Iterator<Item = &'a QueuedOrder>,
+) -> Result<(), sqlx::Error> {
+    let (mut ids, mut products, mut quantities, mut prices) = (vec![], vec![], vec![], vec![]);
+    for order in orders {
+        for line in &order.lines {
+            ids.push(order.id.as_uuid());
+            products.push(line.product.get());
+            quantities.push(i64::from(line.quantity));
+            prices.push(line.unit_price);
+        }
+    }
+    let lengths = [ids.len(), products.len(), quantities.len(), prices.len()];
+    assert_eq!(lengths, [ids.len(); 4], "UNNEST pads shorter arrays with NULL");
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO order_items (order_id, product_id, quantity, unit_price)
+         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])",
+    )
+    .bind(ids)
+    .bind(products)
+    .bind(quantities)
+    .bind(prices)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Sales: their rows are the lock of everything that is written about them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+use super::{parsed, products, sale_key, unreadable};
+use crate::{
+    error::{Error, Result},
+    ids::SaleId,
+    money::Currency,
+    sale::{Epoch, Sale, SaleState, Seq},
+};
+
+/// Locks the sale's row until the transaction ends and says under which epoch it stands; `None` if there is
+/// no such sale. Whatever depends on the lock must be read by later statements: this one may have waited,
+/// and what it saw of other rows is older than that.
+pub(crate) async fn lock(conn: &mut PgConnection, sale: SaleId) -> Result<Option<Epoch>, sqlx::Error> {
+    let epoch = sqlx::query_scalar("SELECT epoch FROM sales WHERE id = $1 FOR UPDATE")
+        .bind(sale_key(sale))
+        .fetch_optional(conn)
+        .await?;
+    Ok(epoch.map(Epoch))
+}
+
+/// Notes the highest admission that is recorded.
+pub(crate) async fn raise_recorded_seq(
+    conn: &mut PgConnection,
+    sale: SaleId,
+    seq: Seq,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE sales SET recorded_seq = GREATEST(recorded_seq, $2) WHERE id = $1")
+        .bind(sale_key(sale))
+        .bind(seq.get())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Keeps other processes from loading the same sale at once, until it is dropped or its process ends.
+#[derive(Debug)]
+pub(crate) struct LoadLock {
+    /// The lock is its session's: closing it lets go.
+    _session: PgConnection,
+}
+
+/// The lock of loading this sale; `None` if another process has it. It only saves work: epoch, token and
+/// chunk number are what keeps two loads from harming each other.
+pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId) -> Result<Option<LoadLock>> {
+    let mut conn = pool.acquire().await?;
+    let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('flashsale: load sale'), $1)")
+        .bind(sale_key(sale))
+        .fetch_one(&mut *conn)
+        .await?;
+    Ok(got.then(|| LoadLock { _session: conn.detach() }))
+}
+
+/// Begins a new epoch. From here on no ledger write under an older one succeeds.
+pub(crate) async fn raise_epoch(pool: &PgPool, sale: SaleId) -> Result<Epoch> {
+    let epoch = sqlx::query_scalar(
+        "UPDATE sales SET epoch = epoch + 1 WHERE id = $1 AND purged_at IS NULL RETURNING epoch",
+    )
+    .bind(sale_key(sale))
+    .fetch_optional(pool)
+    .await?;
+    epoch.map(Epoch).ok_or_else(|| Error::refused(format!("sale {sale} does not exist, or is over for good")))
+}
+
+/// Notes that the load under this epoch was completed. `false` if another load has begun since.
+pub(crate) async fn set_loaded_epoch(pool: &PgPool, sale: SaleId, epoch: Epoch) -> Result<bool> {
+    let done = sqlx::query("UPDATE sales SET loaded_epoch = $2 WHERE id = $1 AND epoch = $2")
+        .bind(sale_key(sale))
+        .bind(epoch.get())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Asks the keeper to recover the sale, because Redis was seen to be wrong under this epoch. A recovery that
+/// has begun since answers it.
+pub(crate) async fn request_recover(pool: &PgPool, sale: SaleId, epoch: Epoch) -> Result<()> {
+    sqlx::query("UPDATE sales SET recover_requested = $2 WHERE id = $1 AND recover_requested < $2")
+        .bind(sale_key(sale))
+        .bind(epoch.get())
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Sets what the operator wants. A closed sale stays closed.
+pub(crate) async fn set_state(pool: &PgPool, sale: SaleId, state: SaleState) -> Result<()> {
+    let stands: Option<String> = sqlx::query_scalar(
+        "UPDATE sales SET state = CASE state WHEN 'closed' THEN state ELSE $2 END WHERE id = $1 RETURNING state",
+    )
+    .bind(sale_key(sale))
+    .bind(state.as_str())
+    .fetch_optional(pool)
+    .await?;
+    match stands {
+        None => Err(Error::not_found(format!("sale {sale}"))),
+        Some(word) if word == state.as_str() => Ok(()),
+        Some(_) => Err(Error::refused(format!("sale {sale} is closed, and a closed sale stays closed"))),
+    }
+}
+
+/// Notes that the sale is over for good, before its keys are removed from Redis. `false`, and nothing noted,
+/// if it is being loaded, stands under another epoch, or has parked orders.
+pub(crate) async fn mark_purged(pool: &PgPool, sale: SaleId, epoch: Epoch) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    // First the lock, then a statement that sees what was parked before it was got.
+    lock(&mut tx, sale).await?;
+    let done = sqlx::query(
+        "UPDATE sales SET purged_at = COALESCE(purged_at, now())
+         WHERE id = $1 AND epoch = $2 AND loaded_epoch = $2
+             AND NOT EXISTS (SELECT FROM dead_letters WHERE sale_id = $1)",
+    )
+    .bind(sale_key(sale))
+    .bind(epoch.get())
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(done.rows_affected() == 1)
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct Row {
+    id: i32,
+    slug: String,
+    name: String,
+    currency: String,
+    starts_at: DateTime<Utc>,
+    ends_at: DateTime<Utc>,
+    state: String,
+    epoch: i64,
+    loaded_epoch: i64,
+    recorded_seq: i64,
+    recover_requested: i64,
+    purged_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn read(self) -> Result<Sale, sqlx::Error> {
+        Ok(Sale {
+            id: parsed("sales.id", i64::from(self.id))?,
+            slug: self.slug,
+            name: self.name,
+            currency: parsed::<Currency, _>("sales.currency", self.currency)?,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            state: SaleState::parse(&self.state).ok_or_else(|| unreadable("sales.state", self.state))?,
+            epoch: Epoch(self.epoch),
+            loaded_epoch: Epoch(self.loaded_epoch),
+            recorded_seq: Seq(self.recorded_seq),
+            recover_requested: Epoch(self.recover_requested),
+            purged_at: self.purged_at,
+            products: Vec::new(),
+        })
+    }
+}
+
+/// All sales with their products, by id.
+pub(crate) async fn sales(pool: &PgPool, include_purged: bool) -> Result<Vec<Sale>> {
+    let mut conn = pool.acquire().await?;
+    let rows = rows(&mut conn, None, include_purged).await?;
+    Ok(with_products(&mut conn, rows).await?)
+}
+
+/// One sale with its products.
+pub(crate) async fn sale(conn: &mut PgConnection, id: SaleId) -> Result<Option<Sale>, sqlx::Error> {
+    let row = rows(conn, Some(id), true).await?;
+    Ok(with_products(conn, row).await?.pop())
+}
+
+async fn rows(conn: &mut PgConnection, id: Option<SaleId>, purged: bool) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, slug, name, currency, starts_at, ends_at, state, epoch, loaded_epoch, recorded_seq,
+             recover_requested, purged_at
+         FROM sales WHERE ($1::integer IS NULL OR id = $1) AND ($2 OR purged_at IS NULL) ORDER BY id",
+    )
+    .bind(id.map(sale_key))
+    .bind(purged)
+    .fetch_all(conn)
+    .await
+}
+
+/// A product belongs to its sale from the beginning, so two statements see the same as one.
+async fn with_products(conn: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<Sale>, sqlx::Error> {
+    let ids: Vec<i32> = rows.iter().map(|row| row.id).collect();
+    let place: HashMap<i32, usize> = ids.iter().copied().zip(0..).collect();
+    let mut sales = rows.into_iter().map(Row::read).collect::<Result<Vec<_>, _>>()?;
+    for product in products::of_sales(conn, &ids).await? {
+        if let Some(&at) = place.get(&product.sale_id) {
+            let currency = sales[at].currency;
+            sales[at].products.push(product.read(currency)?);
+        }
+    }
+    Ok(sales)
+}

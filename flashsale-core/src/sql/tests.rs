@@ -1,0 +1,237 @@
+//! The statements that are not part of a ledger's transaction, on a real PostgreSQL.
+
+use chrono::{Duration, Utc};
+use sqlx::PgPool;
+
+use super::{dead_letters, history, new_sale::create_sale, orders, sales, snapshot};
+use crate::{
+    Created, NewProduct, NewSale, OrderFilter,
+    ids::{ProductId, SaleId},
+    ledger::{
+        Ledger, drain_pool,
+        tests::{order, queued},
+    },
+    money::Money,
+    order::{FailureReason, OrderState},
+    queue::{Decoded, Entry},
+    sale::{Epoch, SaleState, Seq},
+    test_support::database,
+};
+
+fn sale(slug: &str, products: &[Option<i64>]) -> NewSale {
+    let currency = "USD".parse().unwrap();
+    let product = |id: &Option<i64>| NewProduct {
+        id: id.map(|id| ProductId::try_from(id).unwrap()),
+        name: "Thing".to_owned(),
+        description: "A thing.".to_owned(),
+        image_url: String::new(),
+        original_price: Money::from_minor(500, currency),
+        sale_price: Money::from_minor(250, currency),
+        stock: 10,
+        per_user_limit: 3,
+    };
+    NewSale {
+        slug: slug.to_owned(),
+        name: "Noon".to_owned(),
+        currency,
+        starts_at: Utc::now(),
+        ends_at: Utc::now() + Duration::hours(1),
+        products: products.iter().map(product).collect(),
+    }
+}
+
+async fn created(pg: &PgPool, new: &NewSale) -> SaleId {
+    match create_sale(pg, new).await.unwrap() {
+        Created::New(id) => id,
+        Created::Exists(id) => panic!("sale {id} is there already"),
+    }
+}
+
+async fn connect() -> (PgPool, String) {
+    let url = database().await;
+    (PgPool::connect(&url).await.unwrap(), url)
+}
+
+#[tokio::test]
+async fn a_sale_is_created_once_and_whole() {
+    let (pg, _) = connect().await;
+    let first = created(&pg, &sale("noon", &[Some(7), None, Some(3)])).await;
+    let again = create_sale(&pg, &sale("noon", &[None])).await.unwrap();
+    assert!(matches!(again, Created::Exists(id) if id == first));
+    let error = create_sale(&pg, &sale("dusk", &[None, Some(3)])).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("product 3 belongs to sale {first}")), "{error}");
+    let dawn = created(&pg, &sale("dawn", &[None, None])).await;
+
+    let all = sales(&pg, false).await.unwrap();
+    assert_eq!(
+        all.iter().map(|sale| (sale.id, sale.slug.as_str())).collect::<Vec<_>>(),
+        [(first, "noon"), (dawn, "dawn")]
+    );
+    let ids = |at: usize| all[at].products.iter().map(|product| product.id.get()).collect::<Vec<_>>();
+    // The ids that the database makes begin above those that were chosen.
+    assert_eq!((ids(0), ids(1)), (vec![3, 7, 8], vec![9, 10]));
+    let product = &all[0].products[0];
+    assert_eq!((product.stock, product.sold, product.per_user_limit), (10, 0, 3));
+    assert_eq!(product.sale_price.to_string(), "2.50");
+    assert!(create_sale(&pg, &sale("Not A Slug", &[None])).await.unwrap_err().invalid().is_some());
+}
+
+#[tokio::test]
+async fn epochs_rise_and_an_overtaken_load_is_not_noted() {
+    let (pg, _) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    assert_eq!(sales::raise_epoch(&pg, id).await.unwrap(), Epoch(1));
+    assert_eq!(sales::raise_epoch(&pg, id).await.unwrap(), Epoch(2));
+    assert!(!sales::set_loaded_epoch(&pg, id, Epoch(1)).await.unwrap());
+    assert!(sales::set_loaded_epoch(&pg, id, Epoch(2)).await.unwrap());
+    sales::request_recover(&pg, id, Epoch(2)).await.unwrap();
+    sales::request_recover(&pg, id, Epoch(1)).await.unwrap();
+    let stands = sales(&pg, false).await.unwrap().remove(0);
+    assert_eq!((stands.epoch, stands.loaded_epoch, stands.recover_requested), (Epoch(2), Epoch(2), Epoch(2)));
+    assert!(sales::raise_epoch(&pg, SaleId::try_from(99).unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_closed_sale_stays_closed() {
+    let (pg, _) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    for state in [SaleState::Paused, SaleState::Open, SaleState::Closed, SaleState::Closed] {
+        sales::set_state(&pg, id, state).await.unwrap();
+        assert_eq!(sales(&pg, false).await.unwrap()[0].state, state);
+    }
+    assert!(sales::set_state(&pg, id, SaleState::Open).await.is_err());
+    assert_eq!(sales(&pg, false).await.unwrap()[0].state, SaleState::Closed);
+    let nowhere = SaleId::try_from(99).unwrap();
+    assert!(sales::set_state(&pg, nowhere, SaleState::Open).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn one_process_loads_a_sale_at_a_time() {
+    let (pg, url) = connect().await;
+    let other = PgPool::connect(&url).await.unwrap();
+    let ids = [SaleId::try_from(1).unwrap(), SaleId::try_from(2).unwrap()];
+    let lock = sales::lock_load(&pg, ids[0]).await.unwrap().expect("free");
+    assert!(sales::lock_load(&other, ids[0]).await.unwrap().is_none());
+    assert!(sales::lock_load(&other, ids[1]).await.unwrap().is_some());
+    drop(lock);
+    let freed = async { while sales::lock_load(&other, ids[0]).await.unwrap().is_none() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), freed).await.expect("let go");
+}
+
+#[tokio::test]
+async fn a_sale_with_parked_orders_is_not_purged() {
+    let (pg, url) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    let epoch = sales::raise_epoch(&pg, id).await.unwrap();
+    assert!(!sales::mark_purged(&pg, id, epoch).await.unwrap(), "it is being loaded");
+    sales::set_loaded_epoch(&pg, id, epoch).await.unwrap();
+    let garbage = Entry { id: "1-0".to_owned(), fields: vec![] };
+    Ledger::new(drain_pool(&url).unwrap()).park(id, epoch, &garbage, "garbage").await.unwrap();
+    assert!(!sales::mark_purged(&pg, id, epoch).await.unwrap());
+    let letter = dead_letters::list(&pg).await.unwrap().remove(0).id;
+    // One that was not ended is not removed.
+    dead_letters::finish_dead_letter(&pg, letter).await.unwrap();
+    assert!(dead_letters::letter(&pg, letter).await.unwrap().is_some());
+    assert!(dead_letters::discard_garbage(&pg, letter).await.unwrap());
+    dead_letters::finish_dead_letter(&pg, letter).await.unwrap();
+    assert!(dead_letters::letter(&pg, letter).await.unwrap().is_none());
+    assert!(sales::mark_purged(&pg, id, epoch).await.unwrap());
+    assert!(sales(&pg, false).await.unwrap().is_empty());
+    assert!(sales(&pg, true).await.unwrap()[0].purged_at.is_some());
+    assert!(sales::raise_epoch(&pg, id).await.is_err(), "never loaded again");
+}
+
+/// A sale with an order of every kind: confirmed, a duplicate of it, over the limit, parked.
+async fn with_orders(pg: &PgPool, url: &str) -> (SaleId, Vec<Decoded>) {
+    let id = created(pg, &sale("noon", &[Some(1)])).await;
+    let epoch = sales::raise_epoch(pg, id).await.unwrap();
+    let ledger = Ledger::new(drain_pool(url).unwrap());
+    let made = [("ann", "a", 2), ("ann", "a", 1), ("ann", "b", 2), ("bob", "a", 1)];
+    let made =
+        (1..).zip(made).map(|(seq, (user, key, units))| queued(order(id, seq, user, key, &[(1, units)])));
+    let made: Vec<_> = made.collect();
+    ledger.record(id, epoch, &made[..3]).await.unwrap();
+    ledger.park(id, epoch, &made[3].entry, "why not").await.unwrap();
+    (id, made)
+}
+
+#[tokio::test]
+async fn a_snapshot_has_all_that_redis_needs() {
+    let (pg, url) = connect().await;
+    let (id, made) = with_orders(&pg, &url).await;
+    let mut seen = snapshot::load_snapshot(&pg, id).await.unwrap();
+    assert_eq!((seen.sale.recorded_seq, seen.sale.products[0].sold), (Seq(3), 2));
+    seen.orders.sort_by_key(|order| made.iter().position(|made| made.order.id == order.id));
+    let words: Vec<_> =
+        seen.orders.iter().map(|order| (order.key.as_ref().map(|key| key.as_str()), order.failure)).collect();
+    assert_eq!(
+        words,
+        [
+            (Some("a"), None),
+            (None, Some(FailureReason::Duplicate)),
+            (Some("b"), Some(FailureReason::OverQuota)),
+        ]
+    );
+    let confirmed = &seen.orders[0];
+    assert_eq!(confirmed.state, OrderState::Confirmed);
+    assert_eq!((&confirmed.user, &confirmed.fingerprint), (&made[0].order.user, &made[0].order.fingerprint));
+    assert_eq!(seen.held, [("ann".parse().unwrap(), ProductId::try_from(1).unwrap(), 2)]);
+    assert_eq!(seen.letters.iter().map(|letter| letter.order).collect::<Vec<_>>(), [Some(made[3].order.id)]);
+    let nowhere = SaleId::try_from(99).unwrap();
+    assert!(snapshot::load_snapshot(&pg, nowhere).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn history_comes_in_pages_newest_first() {
+    let (pg, url) = connect().await;
+    let (id, made) = with_orders(&pg, &url).await;
+    let mut newest_first: Vec<_> = made[..3].iter().map(|made| made.order.id).collect();
+    newest_first.sort_unstable();
+    newest_first.reverse();
+
+    let mut filter = OrderFilter { user: Some("ann".parse().unwrap()), limit: 2, ..OrderFilter::default() };
+    let first = orders(&pg, &filter).await.unwrap();
+    filter.before = Some(first[1].id);
+    let rest = orders(&pg, &filter).await.unwrap();
+    assert_eq!(first.iter().chain(&rest).map(|order| order.id).collect::<Vec<_>>(), newest_first);
+
+    let filter = OrderFilter {
+        sale: Some(id),
+        state: Some(OrderState::Confirmed),
+        limit: 9,
+        ..OrderFilter::default()
+    };
+    let confirmed = orders(&pg, &filter).await.unwrap().remove(0);
+    assert_eq!(confirmed.id, made[0].order.id);
+    assert_eq!(
+        (confirmed.total.to_string(), confirmed.created_at),
+        ("5.00".to_owned(), made[0].order.admitted_at)
+    );
+    let line = &confirmed.lines[0];
+    assert_eq!((line.product_name.as_str(), line.quantity, line.line_total.minor), ("Thing", 2, 500));
+
+    let duplicate = history::order(&pg, made[1].order.id).await.unwrap().unwrap();
+    assert_eq!((duplicate.key, duplicate.duplicate_of), (None, Some(made[0].order.id)));
+    assert!(history::order(&pg, made[3].order.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_status_is_that_of_the_row_or_of_the_dead_letter() {
+    let (pg, url) = connect().await;
+    let (id, made) = with_orders(&pg, &url).await;
+    let mut seen = Vec::new();
+    for made in &made {
+        let status = super::status_of(&pg, made.order.id).await.unwrap().unwrap();
+        seen.push((status.state, status.failure));
+    }
+    assert_eq!(
+        seen,
+        [
+            (OrderState::Confirmed, None),
+            (OrderState::Failed, Some(FailureReason::Duplicate)),
+            (OrderState::Failed, Some(FailureReason::OverQuota)),
+            (OrderState::Processing, None),
+        ]
+    );
+    assert_eq!(super::status_of(&pg, crate::OrderId::new(id)).await.unwrap(), None);
+}
