@@ -112,7 +112,7 @@ impl Catalog {
             match &result {
                 Ok(_) if away => tracing::info!("the catalogue can be read again"),
                 Err(error) if !away => {
-                    tracing::warn!(%error, "the catalogue cannot be read; the last reading stands")
+                    tracing::warn!(%error, "the catalogue cannot be read; the last reading stands");
                 }
                 _ => {}
             }

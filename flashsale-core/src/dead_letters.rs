@@ -10,7 +10,6 @@ use crate::{
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::SaleKeys,
-    ledger::LedgerError,
     order::FailureReason,
     queue::{Entry, QueuedOrder, Verdict},
     sale::Sale,
@@ -116,20 +115,15 @@ impl Stores {
             (Err(_), Ok(holding), Resolution::Discarded) => QueuedOrder::without_prices(holding, sale.epoch),
             (Err(_), Err(_), Resolution::Discarded) => return self.drop_garbage(sale, letter).await,
         };
-        self.require_loaded(sale)?;
+        require_loaded(sale)?;
         let keys = SaleKeys::new(sale.id);
         // Without an entry id, as the entry was acknowledged when it was parked.
         let unqueued = [Entry { id: String::new(), ..letter.entry.clone() }];
         scripts::begin(&self.link, &keys, sale.epoch, &unqueued)
             .await
-            .map_err(|error| in_sale(sale, error))?;
+            .map_err(|error| error.in_sale(sale.id))?;
         let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
-        let verdict = verdict.map_err(|error| match error {
-            LedgerError::Fenced { epoch } => {
-                Error::fenced(sale.id, format!("it stands under epoch {epoch} now"))
-            }
-            LedgerError::Away(error) => error,
-        })?;
+        let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
         let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
         let ended = match &verdict {
             Verdict::Confirmed => Ended::Confirmed,
@@ -164,23 +158,16 @@ impl Stores {
 
     async fn tell_redis(&self, sale: &Sale, keys: &SaleKeys, settlement: Settlement) -> Result<()> {
         let settled = scripts::settle(&self.link, keys, sale.epoch, &[settlement]).await;
-        if !settled.map_err(|error| in_sale(sale, error))?.missing.is_empty() {
+        if !settled.map_err(|error| error.in_sale(sale.id))?.missing.is_empty() {
             sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
         }
         Ok(())
     }
-
-    fn require_loaded(&self, sale: &Sale) -> Result<()> {
-        if sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0 {
-            return Ok(());
-        }
-        Err(Error::fenced(sale.id, "it is not loaded into Redis"))
-    }
 }
 
-fn in_sale(sale: &Sale, error: crate::link::CallError) -> Error {
-    match error {
-        crate::link::CallError::Fenced(why) => Error::fenced(sale.id, why),
-        other => other.into(),
+fn require_loaded(sale: &Sale) -> Result<()> {
+    if sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0 {
+        return Ok(());
     }
+    Err(Error::fenced(sale.id, "it is not loaded into Redis"))
 }

@@ -17,8 +17,7 @@ use crate::{
     error::{Error, Result},
     ids::SaleId,
     keys::{GROUP, SaleKeys},
-    ledger::LedgerError,
-    link::{CallError, Link},
+    link::Link,
     queue::{Decoded, Entry, Verdict},
     sale::{Epoch, Sale},
     scripts::{self, Begun, Settlement},
@@ -245,7 +244,7 @@ impl Drainer {
         let epoch = self.epoch(sale)?;
         let begun = match scripts::begin(&self.link, &SaleKeys::new(sale), epoch, &entries).await {
             Ok(begun) => begun,
-            Err(error) => return Err(self.fenced_or_away(sale, error).await),
+            Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
         };
         let mut batch = Batch {
             epoch,
@@ -282,7 +281,10 @@ impl Drainer {
         let orders = std::mem::take(&mut batch.orders);
         if !orders.is_empty() {
             let recorded = stores.ledger.record(sale, batch.epoch, &orders).await;
-            let recorded = recorded.map_err(|error| self.no_verdict(sale, error))?;
+            let recorded = match recorded {
+                Ok(recorded) => recorded,
+                Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
+            };
             for (Decoded { entry, .. }, verdict) in orders.into_iter().zip(recorded.verdicts) {
                 let holding = entry.holding(sale).ok();
                 batch.settlements.push(Settlement { entry, holding, verdict });
@@ -293,7 +295,10 @@ impl Drainer {
         }
         for (entry, why) in std::mem::take(&mut batch.park) {
             let verdict = stores.ledger.park(sale, batch.epoch, &entry, &why).await;
-            let verdict = verdict.map_err(|error| self.no_verdict(sale, error))?;
+            let verdict = match verdict {
+                Ok(verdict) => verdict,
+                Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
+            };
             if verdict == Verdict::Parked {
                 tracing::error!(
                     sale = sale.get(),
@@ -319,7 +324,7 @@ impl Drainer {
         let keys = SaleKeys::new(sale);
         let settled = match scripts::settle(&self.link, &keys, batch.epoch, &batch.settlements).await {
             Ok(settled) => settled,
-            Err(error) => return Err(self.fenced_or_away(sale, error).await),
+            Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
         };
         if !settled.missing.is_empty() {
             self.distrust(sale, batch.epoch, "recorded orders without a state").await?;
@@ -339,21 +344,12 @@ impl Drainer {
         Ok(())
     }
 
-    async fn fenced_or_away(&self, sale: SaleId, error: CallError) -> Error {
-        if let CallError::Fenced(why) = &error {
+    /// What stopped a step. Perhaps the sale stands under a newer epoch than we know of.
+    async fn stopped(&self, error: Error) -> Error {
+        if error.is_fenced() {
             let _ = self.stores.catalog.refresh().await;
-            return Error::fenced(sale, why.clone());
         }
-        error.into()
-    }
-
-    fn no_verdict(&self, sale: SaleId, error: LedgerError) -> Error {
-        match error {
-            LedgerError::Fenced { epoch } => {
-                Error::fenced(sale, format!("it stands under epoch {epoch} now"))
-            }
-            LedgerError::Away(error) => error,
-        }
+        error
     }
 
     /// Removes our name from the groups, where nothing is pending under it.

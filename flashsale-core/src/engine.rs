@@ -68,6 +68,8 @@ pub enum RateDecision {
 pub struct Dependency {
     /// `redis`, `postgres` or `sale <slug>`.
     pub name: String,
+    /// The sale, if it is one. A fenced sale takes nothing away from the others.
+    pub sale: Option<SaleId>,
     /// Why it cannot be used now.
     pub problem: Option<String>,
 }
@@ -247,31 +249,31 @@ impl Engine {
 
     /// Whether the stores can be reached and the open sales can sell, one line each.
     pub async fn readiness(&self) -> Vec<Dependency> {
-        let redis = self.stores.link.query::<String>(&redis::cmd("PING")).await;
+        let redis = self.stores.link.ask::<String>(&redis::cmd("PING")).await.map_err(Error::from);
         let postgres = self.stores.catalog.refresh().await;
-        let problem = |result: Result<(), String>| result.err();
         let mut lines = vec![
             Dependency {
                 name: "redis".to_owned(),
-                problem: problem(redis.map(drop).map_err(|e| e.to_string())),
+                sale: None,
+                problem: redis.err().map(|error| error.to_string()),
             },
             Dependency {
                 name: "postgres".to_owned(),
-                problem: problem(postgres.as_ref().map(drop).map_err(ToString::to_string)),
+                sale: None,
+                problem: postgres.as_ref().err().map(ToString::to_string),
             },
         ];
         for sale in postgres.iter().flat_map(|reading| reading.sales.values()) {
-            if sale.state != SaleState::Open || sale.purged_at.is_some() || sale.ends_at < chrono::Utc::now()
-            {
+            let over = sale.ends_at < chrono::Utc::now();
+            if sale.state != SaleState::Open || sale.purged_at.is_some() || over {
                 continue;
             }
-            let fenced =
-                match look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await.map(|seen| seen.sale) {
-                    Ok(Some(redis)) if redis.counts_under(sale.epoch) => None,
-                    Ok(_) => Some("fenced: not loaded into Redis yet".to_owned()),
-                    Err(error) => Some(error.to_string()),
-                };
-            lines.push(Dependency { name: format!("sale {}", sale.slug), problem: fenced });
+            let problem = match look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await {
+                Ok(seen) if seen.sale.as_ref().is_some_and(|redis| redis.counts_under(sale.epoch)) => None,
+                Ok(_) => Some("fenced: its state in Redis is not known to be right".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            lines.push(Dependency { name: format!("sale {}", sale.slug), sale: Some(sale.id), problem });
         }
         lines
     }

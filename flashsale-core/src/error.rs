@@ -141,10 +141,19 @@ impl From<redis::RedisError> for Error {
 /// A read that failed, or a write that is repeated until it is answered.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let kind = match &error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+        let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+        let kind = match (&error, code.as_deref()) {
+            (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
                 Kind::Internal(format!("PostgreSQL: {error}"))
             }
+            // Trying again does not help against these.
+            (_, Some("42P01" | "42703")) => Kind::Refused(format!(
+                "the tables of the record are not there or not current ({error}); run `flashsale migrate`"
+            )),
+            (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
+                Kind::Refused(format!("PostgreSQL does not let us in: {error}; look at the database URL"))
+            }
+            (sqlx::Error::Migrate(_), None) => Kind::Refused(format!("the migrations do not fit: {error}")),
             _ => Kind::Unavailable(format!("PostgreSQL: {error}")),
         };
         Self::new(kind).because(error)

@@ -182,7 +182,7 @@ impl Keeper {
     /// Removes a sale that is over. In the record first: once it says so nobody loads the sale again, and
     /// no drainer looks at it, so its queue must be empty before.
     async fn purge(&self, sale: &Sale, keys: &SaleKeys, in_redis: bool) -> Result<()> {
-        let waiting: u64 = self.stores.link.query(redis::cmd("XLEN").arg(&keys.queue)).await?;
+        let waiting: u64 = self.stores.link.ask(redis::cmd("XLEN").arg(&keys.queue)).await?;
         if waiting == 0 && sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch).await? && in_redis {
             scripts::purge(&self.stores.link, keys, sale.epoch).await?;
             tracing::info!(sale = sale.id.get(), "the sale ended a day ago; its keys are removed from Redis");

@@ -164,7 +164,7 @@ impl Lane {
     async fn redis_now(&mut self, left: Duration) -> Result<i64, CallError> {
         if self.clock.is_none() {
             let (seconds, micros): (i64, i64) =
-                self.link.query_within(&redis::cmd("TIME"), left).await.map_err(not_sent)?;
+                self.link.ask_within(&redis::cmd("TIME"), left).await.map_err(not_sent)?;
             self.clock = Some((seconds * 1_000_000 + micros, Instant::now()));
         }
         let (redis_us, read_at) = self.clock.expect("it was just set");

@@ -16,7 +16,10 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ids::SaleId,
+};
 
 /// How a call to Redis can fail, by what is known of its effect.
 #[derive(Debug)]
@@ -34,6 +37,14 @@ pub(crate) enum CallError {
 impl CallError {
     pub(crate) fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced(_))
+    }
+
+    /// The error of an operation on this sale that changes nothing or is repeated until it is answered.
+    pub(crate) fn in_sale(self, sale: SaleId) -> Error {
+        match self {
+            Self::Fenced(why) => Error::fenced(sale, why),
+            other => other.into(),
+        }
     }
 
     /// The consumer group is not there: the stream was lost.
@@ -82,7 +93,28 @@ impl Link {
         self.query_within(command, self.deadline).await
     }
 
+    /// Sends a command that changes nothing, once more if the connection turns out to be dead: an idle one
+    /// shows that only when it is used.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CallError> {
+        self.ask_within(command, self.deadline).await
+    }
+
     /// The same, with a deadline of its own.
+    pub(crate) async fn ask_within<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        deadline: Duration,
+    ) -> Result<T, CallError> {
+        let began = Instant::now();
+        match self.query_within(command, deadline).await {
+            Err(CallError::Lost(_)) if began.elapsed() < deadline => {
+                self.query_within(command, deadline.saturating_sub(began.elapsed())).await
+            }
+            other => other,
+        }
+    }
+
+    /// As [`query`](Self::query), with a deadline of its own.
     pub(crate) async fn query_within<T: FromRedisValue>(
         &self,
         command: &Cmd,

@@ -21,7 +21,6 @@ use crate::{
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
-    ledger::LedgerError,
     link::{CallError, Link},
     queue::Entry,
     sale::{Epoch, Seq},
@@ -117,14 +116,8 @@ impl Load<'_> {
         }
         // What an entry holds cannot be guessed: the sale stays fenced until an operator has looked at it.
         for (entry, why) in &rebuilt.unreadable {
-            self.stores.ledger.park(self.sale, self.epoch, entry, why).await.map_err(
-                |error| match error {
-                    LedgerError::Fenced { epoch } => {
-                        Error::fenced(self.sale, format!("epoch {epoch} overtook this load"))
-                    }
-                    LedgerError::Away(error) => error,
-                },
-            )?;
+            let parked = self.stores.ledger.park(self.sale, self.epoch, entry, why).await;
+            parked.map_err(|error| error.in_sale(self.sale))?;
         }
         Err(Error::refused(format!(
             "sale {} stays fenced: {} queue entries cannot be read, so what they hold is not known; \
@@ -185,13 +178,12 @@ impl Load<'_> {
         for _ in 0..2 {
             match call().await {
                 Err(CallError::Lost(_) | CallError::NotSent(_)) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                Err(CallError::Fenced(why)) => return Err(Error::fenced(self.sale, why)),
-                other => return Ok(other?),
+                other => return other.map_err(|error| error.in_sale(self.sale)),
             }
         }
-        Ok(call().await?)
+        call().await.map_err(|error| error.in_sale(self.sale))
     }
 }
 
@@ -202,7 +194,7 @@ pub(crate) async fn read_stream(link: &Link, keys: &SaleKeys) -> Result<Vec<Entr
         let from = entries.last().map_or_else(|| "-".to_owned(), |entry| format!("({}", entry.id));
         let mut command = redis::cmd("XRANGE");
         command.arg(&keys.queue).arg(from).arg("+").arg("COUNT").arg(PAGE);
-        let page: Vec<(String, Vec<Vec<u8>>)> = match link.query(&command).await {
+        let page: Vec<(String, Vec<Vec<u8>>)> = match link.ask(&command).await {
             // A key of another type holds no orders; the load puts a stream in its place.
             Err(CallError::Refused(error)) if error.code() == Some("WRONGTYPE") => return Ok(Vec::new()),
             page => page?,

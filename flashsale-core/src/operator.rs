@@ -166,10 +166,10 @@ impl Operator {
     async fn queue_of(&self, sale: Sale) -> Result<QueueStats> {
         let link = &self.stores.link;
         let queue = SaleKeys::new(sale.id).queue;
-        let backlog = link.query(redis::cmd("XLEN").arg(&queue)).await?;
+        let backlog = link.ask(redis::cmd("XLEN").arg(&queue)).await?;
         let command = redis::cmd("XRANGE").arg(&queue).arg("-").arg("+").arg("COUNT").arg(1).to_owned();
-        let first: Vec<(String, redis::Value)> = link.query(&command).await?;
-        let (seconds, micros): (u64, u64) = link.query(&redis::cmd("TIME")).await?;
+        let first: Vec<(String, redis::Value)> = link.ask(&command).await?;
+        let (seconds, micros): (u64, u64) = link.ask(&redis::cmd("TIME")).await?;
         let now_ms = seconds * 1_000 + micros / 1_000;
         let oldest = first.first().and_then(|(id, _)| id.split_once('-')?.0.parse::<u64>().ok());
         let mut command = redis::cmd("XINFO");

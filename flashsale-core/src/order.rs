@@ -1,6 +1,6 @@
 //! Orders: what a buyer asks for, what the engine answers, and what becomes of it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, fmt::Write};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -92,7 +92,7 @@ impl Fingerprint {
     pub(crate) fn of(sale: SaleId, items: &Items) -> Self {
         let mut text = format!("flashsale order v1\nsale {sale}\n");
         for (product, quantity) in items.iter() {
-            text.push_str(&format!("{product} x {quantity}\n"));
+            let _ = writeln!(text, "{product} x {quantity}");
         }
         let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let short = u64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"));
@@ -387,9 +387,9 @@ mod tests {
     fn the_fingerprint_is_stable() {
         let sale = SaleId::try_from(7).unwrap();
         let items = Items::merge([line(2, 2), line(1, 1)]).unwrap();
-        let same = Items::merge([line(1, 1), line(2, 1), line(2, 1)]).unwrap();
+        let merged = Items::merge([line(1, 1), line(2, 1), line(2, 1)]).unwrap();
         let other = Items::merge([line(1, 1), line(2, 1)]).unwrap();
-        assert_eq!(Fingerprint::of(sale, &items), Fingerprint::of(sale, &same));
+        assert_eq!(Fingerprint::of(sale, &items), Fingerprint::of(sale, &merged));
         assert_ne!(Fingerprint::of(sale, &items), Fingerprint::of(sale, &other));
         assert_ne!(Fingerprint::of(sale, &items), Fingerprint::of(SaleId::try_from(8).unwrap(), &items));
         assert_eq!(Fingerprint::of(sale, &items).as_str().len(), 17);

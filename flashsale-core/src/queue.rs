@@ -75,23 +75,6 @@ pub(crate) struct Decoded {
     pub order: QueuedOrder,
 }
 
-impl Holding {
-    /// The order for the record of its discarding, where the rest of its entry cannot be read: without lines,
-    /// under no epoch, admitted when its id was made.
-    pub(crate) fn without_lines(self) -> QueuedOrder {
-        QueuedOrder {
-            id: self.id,
-            seq: self.seq,
-            epoch: Epoch::default(),
-            user: self.user,
-            key: self.key,
-            fingerprint: self.fingerprint,
-            admitted_at: self.id.made_at(),
-            lines: Vec::new(),
-        }
-    }
-}
-
 impl Entry {
     fn field(&self, name: &str) -> Option<&str> {
         let pair = self.fields.chunks_exact(2).find(|pair| pair[0] == name.as_bytes())?;
@@ -162,8 +145,8 @@ impl Entry {
     }
 }
 
-/// The most units of one merged line.
-const MAX_UNITS: u32 = crate::order::Quantity::MAX * crate::order::Items::MAX_LINES as u32;
+/// The most units of one merged line: as many lines as an order may have, each of the most units.
+const MAX_UNITS: u32 = crate::order::Quantity::MAX * 20;
 
 /// `product:quantity:price`, the price not looked at.
 fn parse_units(line: &str) -> Option<(ProductId, u32)> {

@@ -35,3 +35,18 @@ pub(crate) async fn spread_sale_ids(pool: &sqlx::PgPool) {
         .await
         .expect("setval");
 }
+
+/// A rule of the database that the decision does not know: orders of this user get no items.
+pub(crate) async fn refuse_user(pool: &sqlx::PgPool, user: &str) {
+    let rule = format!(
+        "CREATE FUNCTION refuse_user() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF EXISTS (SELECT FROM orders WHERE id = NEW.order_id AND user_id = '{user}') THEN
+                 RAISE EXCEPTION 'not for {user}';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse_user BEFORE INSERT ON order_items FOR EACH ROW EXECUTE FUNCTION refuse_user();"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rule)).execute(pool).await.expect("the rule");
+}

@@ -36,7 +36,7 @@ impl Book {
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(&keys.book).arg(&cursor).arg("COUNT").arg(PAGE);
-            let (next, fields): (String, Vec<(String, String)>) = link.query(&command).await?;
+            let (next, fields): (String, Vec<(String, String)>) = link.ask(&command).await?;
             for (field, value) in fields {
                 book.note(field, value);
             }
@@ -108,7 +108,7 @@ impl Book {
             for (_, field) in chunk {
                 command.arg(field);
             }
-            let values: Vec<Option<String>> = link.query(&command).await?;
+            let values: Vec<Option<String>> = link.ask(&command).await?;
             for ((order, field), value) in chunk.iter().zip(values) {
                 if value.as_ref() != Some(&expected(order)) {
                     let found = value.unwrap_or_else(|| "nothing".to_owned());

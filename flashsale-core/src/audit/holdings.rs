@@ -11,7 +11,6 @@ use crate::{
     error::{Error, Result},
     ids::{OrderId, ProductId, UserId},
     keys::{SaleKeys, book_order, book_quota},
-    link::CallError,
     queue::Holding,
     sale::Sale,
     scripts::{self, Snapshot},
@@ -47,10 +46,8 @@ impl Holdings {
         for _ in 0..TRIES {
             before.retain(|letter| letter.sale == sale.id);
             let parked: Vec<_> = before.iter().map(parked_field).collect();
-            let redis = match scripts::audit(&stores.link, &keys, sale.epoch, &parked, &further).await {
-                Err(CallError::Fenced(why)) => return Err(Error::fenced(sale.id, why)),
-                redis => redis?,
-            };
+            let redis = scripts::audit(&stores.link, &keys, sale.epoch, &parked, &further).await;
+            let redis = redis.map_err(|error| error.in_sale(sale.id))?;
             let queued: Vec<_> = redis.entries.iter().filter_map(|(entry, _)| entry.order_id()).collect();
             let record = crate::sql::audit::settled(&stores.pg, sale.id, redis.seq, &queued, &users).await?;
             if record.epoch != sale.epoch {

@@ -132,6 +132,8 @@ impl AuditReport {
     }
 }
 
+/// What one invariant came to, or why it could not be computed.
+type Finding = Result<Vec<String>>;
 /// What a group of invariants came to, or why none of it could be computed.
 type Findings<const N: usize> = Result<[Vec<String>; N]>;
 
@@ -239,7 +241,7 @@ impl Stores {
         let queue = SaleKeys::new(sale.id).queue;
         let mut command = redis::cmd("XPENDING");
         command.arg(queue).arg(GROUP).arg("-").arg("+").arg(100_000);
-        match self.link.query::<Vec<(String, String, i64, i64)>>(&command).await {
+        match self.link.ask::<Vec<(String, String, i64, i64)>>(&command).await {
             Ok(pending) => Ok(pending.into_iter().map(|(id, ..)| id).collect()),
             Err(error) if error.is_no_group() => Ok(Vec::new()),
             Err(error) => Err(error.into()),
@@ -268,9 +270,7 @@ impl Stores {
 }
 
 /// Four results of four findings; a failure of all is told of each.
-fn split4(
-    findings: Findings<4>,
-) -> (Result<Vec<String>>, Result<Vec<String>>, Result<Vec<String>>, Result<Vec<String>>) {
+fn split4(findings: Findings<4>) -> (Finding, Finding, Finding, Finding) {
     match findings {
         Ok([a, b, c, d]) => (Ok(a), Ok(b), Ok(c), Ok(d)),
         Err(error) => {

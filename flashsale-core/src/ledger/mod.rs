@@ -57,6 +57,16 @@ pub(crate) enum LedgerError {
     Away(Error),
 }
 
+impl LedgerError {
+    /// The error of an operation that is repeated until it has a verdict.
+    pub(crate) fn in_sale(self, sale: SaleId) -> Error {
+        match self {
+            Self::Fenced { epoch } => Error::fenced(sale, format!("it stands under epoch {epoch} now")),
+            Self::Away(error) => error,
+        }
+    }
+}
+
 /// How a transaction failed.
 #[derive(Debug)]
 enum Failure {

@@ -24,6 +24,9 @@ use crate::{
 /// an old process is refused rather than corrupting what a new one wrote.
 pub(crate) const VERSION: u32 = 1;
 
+/// The first line of a script that changes nothing.
+const READS_ONLY: &str = "#!lua flags=no-writes";
+
 /// One atomic decision.
 pub(crate) struct Script {
     text: &'static str,
@@ -60,10 +63,10 @@ impl Script {
 
     /// Runs it, loading it first where Redis has forgotten it.
     async fn run_within(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Reply, CallError> {
-        let value = match link.query_within(command, deadline).await {
+        let value = match self.send(link, command, deadline).await {
             Err(CallError::Refused(error)) if error.code() == Some("NOSCRIPT") => {
-                let _: String = link.query(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
-                link.query_within(command, deadline).await?
+                let _: String = link.ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
+                self.send(link, command, deadline).await?
             }
             other => other?,
         };
@@ -71,6 +74,14 @@ impl Script {
         match reply.text()? {
             word if word == "fenced" => Err(CallError::Fenced(reply.text()?)),
             word => Ok(Reply { word, ..reply }),
+        }
+    }
+
+    async fn send(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Value, CallError> {
+        if self.text.starts_with(READS_ONLY) {
+            link.ask_within(command, deadline).await
+        } else {
+            link.query_within(command, deadline).await
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The engine on real stores. Each test has a database and a sale of its own, and ends with the audit.
 
+mod crash;
 mod engine;
+mod proxy;
+mod unknown;
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 
 use crate::{
     Admission, AuditReport, Created, Engine, EngineConfig, IdempotencyKey, Items, Keeper, NewProduct,
-    NewSale, OrderId, OrderRequest, ProductId, Quantity, Refusal, SaleId, SaleState, UserId, engine::Stores,
+    NewSale, OrderId, OrderRequest, ProductId, Quantity, Refusal, SaleId, UserId, engine::Stores,
     keys::SaleKeys, money::Money, test_support,
 };
 

@@ -1,0 +1,77 @@
+//! How a failure is told: one message with its remedy, and an exit code.
+
+use std::{io, process::ExitCode};
+
+/// The person at the keyboard has to change something about the call: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Wrong usage, as an error.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    Usage(message.into()).into()
+}
+
+/// Tells a failure on stderr and makes an exit code of it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Whoever read our results, such as `head`, has seen enough; a message would only disturb.
+        return ExitCode::FAILURE;
+    }
+    eprintln!("error: {}", describe(error));
+    if let Some(remedy) = remedy(error) {
+        eprintln!("{remedy}");
+    }
+    let core = error.downcast_ref::<flashsale_core::Error>();
+    let invalid = core.is_some_and(|error| error.invalid().is_some());
+    if invalid || error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// What to do about it, where the message itself does not say.
+fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    let text = error.to_string();
+    if text.contains("relation \"") && text.contains("does not exist") {
+        return Some("The database has no tables of this version yet: run `flashsale migrate`.");
+    }
+    let core = error.downcast_ref::<flashsale_core::Error>()?;
+    let away = core.is_transient() && !core.is_fenced();
+    away.then_some("Are the stores running, and are their URLs right?")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The message and its causes, without the causes that the message quotes already.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_repeated() {
+        let error = anyhow!("no route").context("Redis: no route").context("cannot seed");
+        assert_eq!(describe(&error), "cannot seed: Redis: no route");
+    }
+
+    #[test]
+    fn a_database_without_tables_names_the_remedy() {
+        let error = anyhow!(r#"error returned from database: relation "sales" does not exist"#);
+        assert!(remedy(&error).is_some_and(|remedy| remedy.contains("flashsale migrate")));
+        assert_eq!(remedy(&anyhow!("something else")), None);
+    }
+}

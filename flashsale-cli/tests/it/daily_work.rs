@@ -1,0 +1,155 @@
+//! A sale from its loading to its audit, with nothing but this program and the engine to buy with.
+
+use std::{io::Write, net::TcpStream};
+
+use flashsale_core::{Admission, Engine, EngineConfig, Items, OrderId, OrderRequest, ProductId, Quantity};
+use flashsale_stack::{Stack, StackOptions};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::program::{Ran, Running, on, wait_until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_drained_watched_listed_and_audited() {
+    let stack = seeded_stack().await;
+    let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+    let engine = engine(&stack).await;
+    let order = buy(&engine, "alice", 2).await.to_string();
+
+    let queue = run(&["queue", "--output", "json"]).json();
+    assert_eq!((&queue[0]["sale"], &queue[0]["backlog"]), (&1.into(), &1.into()), "{queue}");
+    assert!(run(&["orders", "show", &order]).expect(0).contains("not recorded yet"));
+
+    let mut worker = Running::start(&mut on(&stack, &["worker", "--drainers", "2"]));
+    assert_eq!(worker.lines_until("draining as ").len(), 1);
+    let watched = run(&["orders", "watch", &order, "--output", "json"]).expect(0);
+    let last: Value = serde_json::from_str(watched.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&last["orderId"], &last["status"]), (&order.as_str().into(), &"Confirmed".into()));
+    let ran = worker.end(Signal::SIGTERM);
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+
+    let listed = run(&[
+        "orders",
+        "list",
+        "--user",
+        "alice",
+        "--sale",
+        "1",
+        "--status",
+        "Confirmed",
+        "--output",
+        "json",
+    ]);
+    let listed = listed.json();
+    assert_eq!(listed.as_array().expect("orders").len(), 1, "{listed}");
+    assert_eq!((&listed[0]["id"], &listed[0]["totalAmount"]), (&order.as_str().into(), &"499.98".into()));
+    assert_eq!(run(&["orders", "show", &order, "--output", "json"]).json(), listed[0]);
+    assert!(run(&["orders", "list", "--status", "failed"]).expect(0).contains("no orders"));
+    assert!(run(&["dead-letters", "list"]).expect(0).contains("no dead letters"));
+    assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json()["products"][0]["left"], 498);
+
+    let audit = run(&["audit", "--output", "json"]).json();
+    let checks: Vec<_> =
+        audit[0]["invariants"].as_array().expect("checks").iter().map(|c| &c["invariant"]).collect();
+    assert_eq!(checks, ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"]);
+    engine.close().await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_that_finds_something_is_a_failure_and_names_it() {
+    let stack = seeded_stack().await;
+    let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+    let sound = run(&["audit", "--sale", "1"]).expect(0);
+    assert_eq!(sound.lines().filter(|line| line.contains("holds")).count(), 8, "{sound}");
+
+    redis(&stack, "HSET fs:{1}:stock 1 1000000");
+    let broken = run(&["audit", "--patience", "0"]).expect(1);
+    let line = broken.lines().find(|line| line.contains("I4")).expect("a line for I4");
+    assert!(line.contains("FAILED"), "{broken}");
+    assert!(broken.contains("1000000"), "{broken}");
+
+    let planned = run(&["recover", "1", "--dry-run"]).expect(0);
+    assert!(planned.contains("would change"), "{planned}");
+    assert!(run(&["recover", "1"]).expect(0).contains("recovered"));
+    run(&["audit"]).expect(0);
+
+    redis(&stack, "DEL fs:{1}:sale");
+    run(&["audit", "--patience", "0"]).expect(1);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sales_are_paused_resumed_and_closed() {
+    let stack = seeded_stack().await;
+    let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+    for (command, state) in [("pause", "paused"), ("resume", "open"), ("close", "closed")] {
+        assert!(run(&["sales", command, "1"]).expect(0).contains(state));
+        assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json()["state"], state);
+    }
+    for arguments in [&["sales", "pause", "77"][..], &["recover", "77"], &["audit", "--sale", "77"]] {
+        let ran = run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert!(ran.stderr.contains("not found"), "{ran:#?}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_entry_is_listed_shown_and_discarded() {
+    let stack = seeded_stack().await;
+    let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+    redis(&stack, "XADD fs:{1}:queue * what garbage");
+
+    let mut worker = Running::start(&mut on(&stack, &["worker"]));
+    worker.lines_until("draining as ");
+    let list = || run(&["dead-letters", "list", "--output", "json"]).json();
+    wait_until("the garbage to be parked", || !list().as_array().expect("dead letters").is_empty());
+    assert_eq!(worker.end(Signal::SIGINT).code, Some(0));
+
+    let id = list()[0]["id"].to_string();
+    let shown = run(&["dead-letters", "show", &id, "--output", "json"]).json();
+    assert_eq!((&shown["orderId"], &shown["fields"]["what"]), (&Value::Null, &"garbage".into()), "{shown}");
+    let refused = run(&["dead-letters", "discard", &id]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    assert_eq!(list().as_array().map(Vec::len), Some(1), "nothing is discarded unasked");
+    assert!(run(&["dead-letters", "discard", &id, "--yes"]).expect(0).contains("dropped"));
+    assert_eq!(run(&["dead-letters", "show", "77"]).code, Some(1));
+    stack.stop().await;
+}
+
+/// A stack with the demo catalogue, loaded into Redis.
+async fn seeded_stack() -> Stack {
+    let stack = Stack::start(StackOptions::default()).await.expect("a stack");
+    Ran::of(&mut on(&stack, &["seed"])).expect(0);
+    Ran::of(&mut on(&stack, &["recover", "1"])).expect(0);
+    stack
+}
+
+async fn engine(stack: &Stack) -> Engine {
+    Engine::connect(EngineConfig::new(stack.redis_url(), stack.database_url())).await.expect("an engine")
+}
+
+async fn buy(engine: &Engine, user: &str, units: i64) -> OrderId {
+    let line = (ProductId::try_from(1).expect("an id"), Quantity::try_from(units).expect("a quantity"));
+    let request = OrderRequest {
+        user: user.parse().expect("a user"),
+        key: "first".parse().expect("a key"),
+        items: Items::merge([line]).expect("items"),
+    };
+    match engine.reserve(request).await.expect("an answer") {
+        Admission::Admitted(id) => id,
+        other => panic!("not admitted: {other:?}"),
+    }
+}
+
+/// Changes Redis by hand, behind the engine's back.
+fn redis(stack: &Stack, command: &str) {
+    use std::io::Read;
+    let address = stack.redis_url().trim_start_matches("redis://").trim_end_matches('/');
+    let mut connection = TcpStream::connect(address).expect("a connection to Redis");
+    write!(connection, "{command}\r\nQUIT\r\n").expect("a command sent to Redis");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer from Redis");
+    assert!(!answer.starts_with('-'), "{answer}");
+}

@@ -1,0 +1,8 @@
+//! The real program against real stores: what it prints, what it changes, and its exit codes.
+
+mod daily_work;
+mod demo;
+mod program;
+mod seed;
+mod up;
+mod usage;

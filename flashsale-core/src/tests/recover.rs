@@ -1,0 +1,433 @@
+//! Loading and recovering a sale: while it sells, twice at once, killed anywhere, and after Redis has lost
+//! or forgotten something.
+
+use futures::future::join_all;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    OrderState,
+    sale::Epoch,
+    scripts::{self, LoadStep},
+    sql,
+};
+
+/// Between two orders of one buyer.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Buyers that buy one unit after the other, under names of their own, until everything is sold out. An
+/// order without an answer is repeated under the same key.
+pub(super) struct Herd {
+    buyers: JoinSet<Vec<OrderId>>,
+    /// Told to buy the rest, without a limit.
+    rest: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Herd {
+    /// Each buyer buys at most `most` until it is told to buy the rest.
+    pub(super) fn start(shop: &Arc<Shop>, buyers: usize, most: usize) -> Self {
+        let (rest, stop) = (CancellationToken::new(), CancellationToken::new());
+        let mut herd = Self { buyers: JoinSet::new(), rest, stop };
+        for buyer in 0..buyers {
+            let (rest, stop) = (herd.rest.clone(), herd.stop.clone());
+            herd.buyers.spawn(buy_out(Arc::clone(shop), buyer, most, rest, stop));
+        }
+        herd
+    }
+
+    /// Lets them buy what is left. Returns all that they bought.
+    pub(super) async fn buy_the_rest(self) -> Vec<OrderId> {
+        self.rest.cancel();
+        self.buyers.join_all().await.concat()
+    }
+
+    /// Ends them. Returns all that they bought.
+    pub(super) async fn stop(self) -> Vec<OrderId> {
+        self.stop.cancel();
+        self.buyers.join_all().await.concat()
+    }
+}
+
+async fn buy_out(
+    shop: Arc<Shop>,
+    buyer: usize,
+    most: usize,
+    rest: CancellationToken,
+    stop: CancellationToken,
+) -> Vec<OrderId> {
+    let mut products: Vec<_> = (0..shop.products.len()).collect();
+    let mut bought = Vec::new();
+    for purchase in 0.. {
+        if bought.len() == most {
+            rest.cancelled().await;
+        }
+        if products.is_empty() || stop.is_cancelled() {
+            break;
+        }
+        let place = purchase % products.len();
+        let (name, line) = (format!("u{buyer}-{purchase}"), [(products[place], 1)]);
+        let answer = loop {
+            match shop.buy(&name, "k", &line).await {
+                Err(error) if error.is_transient() || error.outcome_unknown() => {
+                    tokio::time::sleep(PACE).await;
+                }
+                answer => break answer.unwrap(),
+            }
+        };
+        match answer {
+            Admission::Admitted(id) | Admission::Replayed(id) => bought.push(id),
+            Admission::Refused(Refusal::SoldOut { left: 0, .. }) => drop(products.swap_remove(place)),
+            other => panic!("{other:?}"),
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    bought
+}
+
+/// Lets a keeper look until the sale is open.
+pub(super) async fn kept_open(shop: &Shop) {
+    let mut keeper = shop.keeper();
+    let end = tokio::time::Instant::now() + BOUND;
+    while !is_open(shop).await {
+        assert!(tokio::time::Instant::now() < end, "no keeper opens the sale");
+        keeper.keep_once().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(super) async fn is_open(shop: &Shop) -> bool {
+    let epoch = epoch(shop).await;
+    let seen = scripts::look(&shop.stores().link, &shop.keys(), &[]).await.unwrap();
+    seen.sale.is_some_and(|sale| sale.counts_under(epoch))
+}
+
+pub(super) async fn epoch(shop: &Shop) -> Epoch {
+    shop.engine.operator().sale(shop.sale).await.unwrap().epoch
+}
+
+pub(super) async fn state(shop: &Shop, id: OrderId) -> OrderState {
+    shop.engine.order_status(id).await.unwrap().expect("a known order").state
+}
+
+/// Units sold by the record, in the order of the products.
+pub(super) async fn recorded(shop: &Shop) -> Vec<u32> {
+    let sale = shop.engine.operator().sale(shop.sale).await.unwrap();
+    sale.products.iter().map(|product| product.sold).collect()
+}
+
+/// Nobody gets in, not even by asking again.
+pub(super) async fn assert_fenced(shop: &Shop, what: &str) {
+    let error = shop.buy("nobody", "k", &[(0, 1)]).await.expect_err(what);
+    assert!(error.is_fenced(), "{what}: {error}");
+}
+
+pub(super) async fn lose_everything(shop: &Shop) {
+    let keys = shop.keys();
+    let mut command = vec!["DEL"];
+    command.extend(keys.all());
+    let _: i64 = shop.redis(&command).await;
+}
+
+/// A copy of the sale's keys, as an old backup or a replica that was left behind would have it.
+pub(super) struct Copy(Vec<(String, Vec<u8>)>);
+
+impl Copy {
+    pub(super) async fn of(shop: &Shop) -> Self {
+        let mut copy = Vec::new();
+        for key in shop.keys().all() {
+            copy.push((key.to_owned(), shop.redis(&["DUMP", key]).await));
+        }
+        Self(copy)
+    }
+
+    pub(super) async fn restore(&self, shop: &Shop) {
+        for (key, bytes) in &self.0 {
+            let mut command = redis::cmd("RESTORE");
+            command.arg(key).arg(0).arg(bytes).arg("REPLACE");
+            let _: String = shop.stores().link.query(&command).await.unwrap();
+        }
+    }
+}
+
+/// Adds a queue entry by hand, as a damaged one.
+pub(super) async fn add_entry(shop: &Shop, fields: &[(&[u8], &[u8])]) -> String {
+    let mut command = redis::cmd("XADD");
+    command.arg(&shop.keys().queue).arg("*");
+    for (name, value) in fields {
+        command.arg(*name).arg(*value);
+    }
+    shop.stores().link.query(&command).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_is_recovered_while_a_herd_is_buying() {
+    let shop = Arc::new(Shop::open(&[(1_700, 3), (1_700, 3)]).await);
+    let shutdown = CancellationToken::new();
+    let other = shop.another().await;
+    let drainers = [shop.engine.drainer(), other.drainer()].map(|d| tokio::spawn(d.run(shutdown.clone())));
+    let herd = Herd::start(&shop, 16, 200);
+    let operator = other.operator();
+    for recovery in 1..=5 {
+        let report = operator.audit(shop.sale, BOUND).await.unwrap();
+        assert!(report.holds(), "before recovery {recovery}: {report:#?}");
+        let (recovered, report) =
+            tokio::join!(operator.recover(shop.sale, |_| {}), operator.audit(shop.sale, BOUND));
+        recovered.unwrap();
+        let report = report.unwrap();
+        assert!(report.holds(), "during recovery {recovery}: {report:#?}");
+    }
+    let bought = herd.buy_the_rest().await;
+    assert_eq!(bought.len(), 3_400, "everything is sold, nothing twice");
+    let (shop, queue) = (&shop, &shop.keys().queue);
+    until("the queue is empty", || async move { shop.redis::<u64>(&["XLEN", queue]).await == 0 }).await;
+    assert_eq!(recorded(shop).await, [1_700, 1_700]);
+    let ids: Vec<_> = bought.iter().map(|id| id.as_uuid()).collect();
+    let confirmed: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM orders WHERE id = ANY($1) AND status = 'Confirmed'")
+            .bind(ids)
+            .fetch_one(&shop.stores().pg)
+            .await
+            .unwrap();
+    assert_eq!(confirmed, 3_400);
+    shutdown.cancel();
+    for drainer in drainers {
+        drainer.await.unwrap();
+    }
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_recoveries_at_once_both_end() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let other = shop.another().await.operator();
+    let mine = shop.engine.operator();
+    for round in 0..10 {
+        admitted(shop.buy(&format!("u{round}"), "k", &[(0, 1)]).await);
+        let (one, two) =
+            tokio::join!(mine.recover(shop.sale, |_| {}), other.recover(shop.sale, |_| {}));
+        assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
+        for error in [one.err(), two.err()].into_iter().flatten() {
+            let text = error.to_string();
+            assert!(error.is_fenced() || text.contains("is being loaded by another process"), "{text}");
+        }
+        assert!(is_open(&shop).await);
+        assert_eq!(shop.left(0).await, 9 - round);
+    }
+    shop.drain().await;
+    shop.assert_sound().await;
+}
+
+const TOKEN: &str = "a load that dies";
+
+/// Does the first so many steps of a load, as the loader does them, and dies.
+async fn killed_load(shop: &Shop, done: usize) -> Epoch {
+    let (stores, keys) = (shop.stores(), shop.keys());
+    let epoch = sql::sales::raise_epoch(&stores.pg, shop.sale).await.unwrap();
+    if done == 1 {
+        return epoch;
+    }
+    scripts::load_start(&stores.link, &keys, epoch, TOKEN).await.unwrap();
+    let (rebuilt, _) = stores.rehearse_load(shop.sale).await.unwrap();
+    let steps = [
+        LoadStep::Clear,
+        LoadStep::Fields("stock", &rebuilt.stock),
+        LoadStep::Fields("product", &rebuilt.product),
+        LoadStep::Fields("book", &rebuilt.book),
+        LoadStep::Queue(&rebuilt.dropped),
+    ];
+    for (number, step) in (1..).zip(&steps).take(done - 2) {
+        scripts::load_step(&stores.link, &keys, epoch, TOKEN, number, step).await.unwrap();
+    }
+    if done == ALL_BUT_OPEN {
+        assert!(sql::sales::set_loaded_epoch(&stores.pg, shop.sale, epoch).await.unwrap());
+    }
+    epoch
+}
+
+/// Epoch, fence, clear, stock, product, book, queue, and the record's word that it is loaded.
+const ALL_BUT_OPEN: usize = 8;
+
+/// One order confirmed, one parked, one in a drainer's hands, one queued: of 20 units 12 are left.
+async fn busy_shop() -> (Shop, Vec<OrderId>, OrderId) {
+    let shop = Shop::open(&[(20, 5)]).await;
+    let confirmed = admitted(shop.buy("ann", "k", &[(0, 2)]).await);
+    shop.drain().await;
+    let parked = super::dead_letters::parked_order(&shop, "bob").await;
+    let taken = admitted(shop.buy("cat", "k", &[(0, 2)]).await);
+    let drainer = shop.engine.drainer();
+    let entries = shop.engine.drainer().read(shop.sale).await.unwrap();
+    drainer.begin(shop.sale, entries).await.unwrap();
+    let queued = admitted(shop.buy("dan", "k", &[(0, 2)]).await);
+    assert_eq!(shop.left(0).await, 12);
+    (shop, vec![confirmed, taken, queued], parked)
+}
+
+/// Drains, and checks that every order of a [`busy_shop`] ends as if nothing had happened.
+async fn assert_all_ends_well(shop: &Shop, orders: &[OrderId], parked: OrderId) {
+    assert_eq!(state(shop, parked).await, OrderState::Processing);
+    assert_eq!(shop.left(0).await, 12);
+    shop.drain().await;
+    for id in orders {
+        assert_eq!(state(shop, *id).await, OrderState::Confirmed);
+    }
+    shop.assert_sound().await;
+    let letters = shop.engine.operator().dead_letters().await.unwrap();
+    shop.engine.operator().replay(letters[0].id).await.unwrap();
+    assert_eq!(state(shop, parked).await, OrderState::Confirmed);
+    assert_eq!((recorded(shop).await, shop.left(0).await), (vec![8], 12));
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queued_and_parked_orders_outlive_a_recovery() {
+    let (shop, orders, parked) = busy_shop().await;
+    shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+    assert_all_ends_well(&shop, &orders, parked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_killed_at_any_step_sells_nothing_and_is_finished_by_a_keeper() {
+    join_all((1..=ALL_BUT_OPEN).map(|done| async move {
+        let (shop, orders, parked) = busy_shop().await;
+        killed_load(&shop, done).await;
+        // After the first step alone Redis does not know yet; who reads the record does.
+        shop.stores().catalog.refresh().await.unwrap();
+        assert_fenced(&shop, &format!("killed after {done} steps")).await;
+        let drained = shop.engine.drainer().drain_once(shop.sale).await;
+        assert!(drained.as_ref().map_or(true, |drained| drained.read == 0), "{done}: {drained:?}");
+        kept_open(&shop).await;
+        assert_all_ends_well(&shop, &orders, parked).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_load_has_still_under_way_is_refused() {
+    let (shop, orders, parked) = busy_shop().await;
+    let (link, keys) = (&shop.stores().link, shop.keys());
+    let old = killed_load(&shop, 4).await;
+    let late = [(shop.products[0].to_string(), "1000000".to_owned())];
+    let stale = [LoadStep::Clear, LoadStep::Fields("stock", &late), LoadStep::Queue(&[])];
+    let refusal = async |token: &'static str, number, step| {
+        let error = scripts::load_step(link, &keys, old, token, number, step).await.unwrap_err();
+        error.to_string()
+    };
+    // While it is loading, a step that is not the next one, or of another load.
+    assert_eq!(refusal(TOKEN, 1, &stale[0]).await, "fenced: chunk");
+    assert_eq!(refusal(TOKEN, 4, &stale[1]).await, "fenced: chunk");
+    assert_eq!(refusal("another load", 3, &stale[0]).await, "fenced: token");
+    // And when another load has finished, any.
+    shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+    for step in &stale {
+        for number in 1..4 {
+            assert_eq!(refusal(TOKEN, number, step).await, "fenced: epoch");
+        }
+    }
+    assert!(!sql::sales::set_loaded_epoch(&shop.stores().pg, shop.sale, old).await.unwrap());
+    assert!(scripts::load_start(link, &keys, old, TOKEN).await.unwrap_err().is_fenced());
+    assert_all_ends_well(&shop, &orders, parked).await;
+}
+
+/// Never the full stock: what was sold stays sold, whatever Redis forgets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_redis_sells_nothing_until_it_is_loaded_from_the_record() {
+    let shop = Shop::open(&[(10, 8)]).await;
+    admitted(shop.buy("ann", "k1", &[(0, 8)]).await);
+    shop.drain().await;
+    lose_everything(&shop).await;
+    assert_fenced(&shop, "an empty Redis").await;
+    kept_open(&shop).await;
+    assert_eq!(shop.left(0).await, 2);
+    assert!(matches!(shop.buy("ann", "k1", &[(0, 8)]).await.unwrap(), Admission::Replayed(_)));
+    let refused = shop.buy("ann", "k2", &[(0, 1)]).await.unwrap();
+    assert!(matches!(refused, Admission::Refused(Refusal::OverQuota { held: 8, .. })), "{refused:?}");
+    let refused = shop.buy("bob", "k1", &[(0, 3)]).await.unwrap();
+    assert!(matches!(refused, Admission::Refused(Refusal::SoldOut { left: 2, .. })), "{refused:?}");
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_went_back_is_found_by_what_was_recorded() {
+    let shop = Shop::open(&[(10, 5)]).await;
+    admitted(shop.buy("ann", "k", &[(0, 2)]).await);
+    let copy = Copy::of(&shop).await;
+    admitted(shop.buy("bob", "k", &[(0, 3)]).await);
+    shop.drain().await;
+    copy.restore(&shop).await;
+    // Another process has seen no reply of this sale: it goes by `recorded_seq`.
+    let other = shop.another().await;
+    let error = other.reserve(shop.request("cat", "k", &[(0, 1)])).await.unwrap_err();
+    assert!(error.is_fenced() && error.to_string().contains("behind"), "{error}");
+    other.keeper().keep_once().await.unwrap();
+    assert!(is_open(&shop).await);
+    assert_eq!(shop.left(0).await, 5);
+    shop.drain().await;
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_went_back_is_found_by_what_was_seen() {
+    let shop = Shop::open(&[(10, 5)]).await;
+    let kept = admitted(shop.buy("ann", "k", &[(0, 2)]).await);
+    let copy = Copy::of(&shop).await;
+    let lost = admitted(shop.buy("bob", "k", &[(0, 3)]).await);
+    copy.restore(&shop).await;
+    assert_fenced(&shop, "a Redis that forgot an admission").await;
+    assert!(shop.engine.order_status(lost).await.unwrap_err().is_transient());
+    kept_open(&shop).await;
+    shop.drain().await;
+    assert_eq!(shop.left(0).await, 8);
+    assert_eq!(state(&shop, kept).await, OrderState::Confirmed);
+    admitted(shop.buy("bob", "k", &[(0, 3)]).await);
+    shop.drain().await;
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_servers_run_id_fences_the_sale() {
+    let (shop, orders, parked) = busy_shop().await;
+    let _: i64 = shop.redis(&["HSET", &shop.keys().sale, "run_id", &"a".repeat(40)]).await;
+    assert_fenced(&shop, "another server").await;
+    assert!(shop.engine.drainer().drain_once(shop.sale).await.is_err_and(|error| error.is_fenced()));
+    kept_open(&shop).await;
+    assert_all_ends_well(&shop, &orders, parked).await;
+}
+
+/// Clamped to 0, the units that the record refuses later would appear from nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_left_may_be_negative() {
+    let shop = Shop::open(&[(2, 5)]).await;
+    let product = shop.products[0].to_string();
+    let _: i64 = shop.redis(&["HSET", &shop.keys().stock, &product, "100"]).await;
+    for name in ["ann", "bob", "cat"] {
+        admitted(shop.buy(name, "k", &[(0, 2)]).await);
+    }
+    shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+    assert_eq!(shop.left(0).await, -4);
+    let refused = shop.buy("dan", "k", &[(0, 1)]).await.unwrap();
+    assert!(matches!(refused, Admission::Refused(Refusal::SoldOut { left: 0, .. })), "{refused:?}");
+    shop.drain().await;
+    assert_eq!((recorded(&shop).await, shop.left(0).await), (vec![2], 0));
+    shop.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_what_a_recovery_would_change() {
+    let (shop, orders, parked) = busy_shop().await;
+    let operator = shop.engine.operator();
+    let lines = async || operator.recover_dry_run(shop.sale).await.unwrap().lines;
+    assert_eq!(lines().await, [""; 0]);
+    let product = shop.products[0].to_string();
+    let _: i64 = shop.redis(&["HSET", &shop.keys().stock, &product, "17"]).await;
+    let wrong = format!("product {product}: 17 left in Redis, 12 by the record and the queue");
+    assert_eq!(lines().await, [wrong]);
+    let _: i64 = shop.redis(&["HSET", &shop.keys().stock, &product, "12"]).await;
+    assert_all_ends_well(&shop, &orders, parked).await;
+    lose_everything(&shop).await;
+    let lines = lines().await;
+    assert!(lines[0].starts_with("Redis does not hold the sale"), "{lines:?}");
+    kept_open(&shop).await;
+    shop.assert_sound().await;
+}

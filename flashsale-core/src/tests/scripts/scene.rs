@@ -1,0 +1,250 @@
+//! A sale of one's own on the shared Redis, and how a table writes down its state.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use redis::{FromRedisValue, RedisError, Value};
+
+use crate::{
+    ids::{OrderId, SaleId},
+    keys::{GROUP, SaleKeys},
+    link::{CallError, Link, client},
+    sale::{Epoch, SaleState, Seq},
+    scripts::{LoadStep, load_start, load_step},
+    test_support,
+};
+
+/// The epoch of every sale here.
+pub(in crate::tests) const EPOCH: Epoch = Epoch(7);
+/// The seq of every sale here at its beginning.
+pub(in crate::tests) const SEQ: Seq = Seq(4);
+/// How long a call may take on a machine that is busy with other tests.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The keys of a sale as tables name them.
+const NAMES: [&str; 5] = ["sale", "stock", "product", "book", "queue"];
+/// Far enough in the past and in the future.
+const WINDOW_MS: (i64, i64) = (1, 4_102_444_800_000);
+
+/// A sale id that no other test of this process has: those that databases make count up from 1.
+pub(in crate::tests) fn fresh_sale() -> SaleId {
+    static NEXT: AtomicI64 = AtomicI64::new(1_000_000);
+    SaleId::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
+}
+
+/// The order of this number in a sale.
+pub(in crate::tests) fn order_id(sale: SaleId, number: u16) -> OrderId {
+    format!("00000000-0000-8000-8000-{number:04x}{:06x}00", sale.get()).parse().unwrap()
+}
+
+/// A link to any Redis.
+pub(in crate::tests) fn link(url: &str) -> Link {
+    Link::new(client(url, DEADLINE).unwrap(), DEADLINE)
+}
+
+/// Loads an open sale of these products: id, stock, limit and price.
+pub(in crate::tests) async fn load_sale(
+    link: &Link,
+    keys: &SaleKeys,
+    epoch: Epoch,
+    products: &[(i64, i64, u32, i64)],
+) {
+    let stock: Vec<_> =
+        products.iter().map(|(id, left, ..)| (id.to_string(), left.to_string())).collect();
+    let product: Vec<_> =
+        products.iter().map(|(id, _, limit, price)| (id.to_string(), format!("{limit}:{price}"))).collect();
+    let (starts_ms, ends_ms) = WINDOW_MS;
+    load_start(link, keys, epoch, "seeding").await.unwrap();
+    let steps = [
+        LoadStep::Clear,
+        LoadStep::Fields("stock", &stock),
+        LoadStep::Fields("product", &product),
+        LoadStep::Queue(&[]),
+        LoadStep::Open { state: SaleState::Open, starts_ms, ends_ms, seq: SEQ },
+    ];
+    for (number, step) in (1..).zip(&steps) {
+        load_step(link, keys, epoch, "seeding", number, step).await.unwrap();
+    }
+}
+
+/// One sale under epoch 7, open, with the seq 4, no orders, and two products: 1 (10 left, 3 for a user, at
+/// 1000) and 2 (5 left, 2 for a user, at 2000).
+///
+/// In commands and calls, the keys have their short names, `@A`, `@B`, … are orders, `~` is a space within
+/// a word and `''` is an empty word. In what is read back, `RUN` is the server's run id, `now` an instant
+/// since the sale was loaded, and `new1`, `new2`, … are entries that were added since, in their order.
+pub(in crate::tests) struct Scene {
+    pub link: Link,
+    pub sale: SaleId,
+    pub keys: SaleKeys,
+    run_id: String,
+    opened_ms: u64,
+}
+
+impl Scene {
+    pub(super) async fn open() -> Self {
+        Self::open_on(test_support::stack().await.redis_url()).await
+    }
+
+    pub(super) async fn open_on(url: &str) -> Self {
+        let (link, sale) = (link(url), fresh_sale());
+        let keys = SaleKeys::new(sale);
+        load_sale(&link, &keys, EPOCH, &[(1, 10, 3, 1000), (2, 5, 2, 2000)]).await;
+        let info: String = link.query(redis::cmd("INFO").arg("server")).await.unwrap();
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().to_owned();
+        let (seconds, micros): (u64, u64) = link.query(&redis::cmd("TIME")).await.unwrap();
+        Self { link, sale, keys, run_id, opened_ms: seconds * 1000 + micros / 1000 }
+    }
+
+    /// Runs a command that is written in the notation.
+    pub(super) async fn run(&self, command: &str) {
+        let words = self.words(&self.real(command));
+        let _: Value =
+            self.query(&words).await.unwrap_or_else(|error| panic!("given {command:?}: {error}"));
+    }
+
+    /// Calls a script with exactly these arguments; for what the typed functions cannot say or hide.
+    pub(super) async fn raw(&self, script: &str, arguments: &str) -> Result<String, CallError> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(NAMES.len()).arg(&self.keys.all()).arg(self.words(arguments));
+        self.link.query::<Value>(&command).await.map(reply_text)
+    }
+
+    /// The orders' real ids for their names.
+    pub(super) fn real(&self, text: &str) -> String {
+        self.orders().fold(text.to_owned(), |text, (name, id)| text.replace(&name, &id))
+    }
+
+    /// The notation for what was read.
+    pub(super) fn show(&self, text: &str) -> String {
+        let text = text.replace(&self.run_id, "RUN");
+        let text = self.orders().fold(text, |text, (name, id)| text.replace(&id, &name));
+        let mut shown = String::new();
+        for run in text.chunk_by_digits() {
+            let now_ms = match (run.len(), run.parse::<u64>()) {
+                (13, Ok(ms)) => ms,
+                (16, Ok(us)) => us / 1000,
+                _ => 0,
+            };
+            let recent = (self.opened_ms..self.opened_ms + 120_000).contains(&now_ms);
+            shown.push_str(if recent { "now" } else { run });
+        }
+        shown
+    }
+
+    /// Every key of the sale, one line per field, entry, group, consumer and pending entry.
+    pub(super) async fn state(&self) -> BTreeSet<String> {
+        let mut lines = Vec::new();
+        for (name, key) in NAMES.into_iter().zip(self.keys.all()) {
+            let kind: String = self.query(&["TYPE", key]).await.unwrap();
+            match &*kind {
+                "none" => {}
+                "hash" => {
+                    let fields: Vec<(String, String)> = self.query(&["HGETALL", key]).await.unwrap();
+                    lines.extend(fields.into_iter().map(|(field, value)| format!("{name} {field} {value}")));
+                }
+                "stream" => lines.extend(self.queue().await),
+                other => lines.push(format!("{name} is a {other}")),
+            }
+        }
+        let pattern = self.keys.sale.replace(":sale", ":*");
+        let keys: Vec<String> = self.query(&["KEYS", &pattern]).await.unwrap();
+        assert!(keys.iter().all(|key| self.keys.all().contains(&key.as_str())), "a foreign key: {keys:?}");
+        lines.iter().map(|line| self.show(line)).collect()
+    }
+
+    async fn queue(&self) -> Vec<String> {
+        let queue = &self.keys.queue;
+        let mut lines = vec!["queue is a stream".to_owned()];
+        let entries: Vec<(String, Vec<(String, String)>)> =
+            self.query(&["XRANGE", queue, "-", "+"]).await.unwrap();
+        let mut added = HashMap::new();
+        for (id, _) in &entries {
+            let ms: u64 = id.split_once('-').unwrap().0.parse().unwrap();
+            if (self.opened_ms..self.opened_ms + 120_000).contains(&ms) {
+                added.insert(id.clone(), format!("new{}", added.len() + 1));
+            }
+        }
+        let named = |id: &String| added.get(id).unwrap_or(id).clone();
+        for (id, fields) in &entries {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            lines.push(format!("queue {} {}", named(id), fields.join(" ")));
+        }
+        let groups: Vec<HashMap<String, Value>> = self.query(&["XINFO", "GROUPS", queue]).await.unwrap();
+        for group in groups {
+            let text = |field: &str| String::from_redis_value(group[field].clone()).unwrap();
+            let name = text("name");
+            lines.push(format!("group {name} at {}", named(&text("last-delivered-id"))));
+            let consumers: Vec<HashMap<String, Value>> =
+                self.query(&["XINFO", "CONSUMERS", queue, &name]).await.unwrap();
+            for consumer in consumers {
+                let consumer = String::from_redis_value(consumer["name"].clone()).unwrap();
+                lines.push(format!("consumer {consumer} of {name}"));
+            }
+            let pending: Vec<(String, String, i64, i64)> =
+                self.query(&["XPENDING", queue, GROUP, "-", "+", "1000"]).await.unwrap();
+            lines.extend(pending.iter().map(|(id, consumer, ..)| format!("pending {} of {consumer}", named(id))));
+        }
+        lines
+    }
+
+    async fn query<T: FromRedisValue>(&self, words: &[impl AsRef<str>]) -> Result<T, CallError> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word.as_ref());
+        }
+        self.link.query(&command).await
+    }
+
+    /// The words of a command, with the real names of the keys.
+    fn words(&self, command: &str) -> Vec<String> {
+        let word = |word: &str| match NAMES.iter().position(|name| *name == word) {
+            Some(index) => self.keys.all()[index].to_owned(),
+            None if word == "''" => String::new(),
+            None => word.replace('~', " "),
+        };
+        command.split_whitespace().map(word).collect()
+    }
+
+    fn orders(&self) -> impl Iterator<Item = (String, String)> {
+        let sale = self.sale;
+        (b'A'..=b'F').map(move |letter| {
+            (format!("@{}", char::from(letter)), order_id(sale, letter.into()).to_string())
+        })
+    }
+}
+
+/// What Redis says of an error, without the place in the script.
+pub(super) fn error_text(error: &RedisError) -> String {
+    let text = format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+    format!("error {}", text.split(" script: ").next().unwrap_or_default())
+}
+
+/// A reply's words; a list within it stands in brackets.
+fn reply_text(value: Value) -> String {
+    match value {
+        Value::Array(values) => {
+            let texts = values.into_iter().map(|value| match value {
+                Value::Array(_) => format!("[{}]", reply_text(value)),
+                value => reply_text(value),
+            });
+            texts.collect::<Vec<_>>().join(" ")
+        }
+        value => String::from_redis_value(value).unwrap(),
+    }
+}
+
+trait ChunkByDigits {
+    /// The text cut where digits begin and end.
+    fn chunk_by_digits(&self) -> impl Iterator<Item = &str>;
+}
+
+impl ChunkByDigits for str {
+    fn chunk_by_digits(&self) -> impl Iterator<Item = &str> {
+        self.as_bytes()
+            .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
+            .map(|run| std::str::from_utf8(run).expect("cut beside ASCII digits"))
+    }
+}

@@ -1,0 +1,129 @@
+//! The routes, and what every request passes through.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::Method,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use flashsale_core::Engine;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    health,
+    identity::{Auth, TrustedProxies},
+    orders,
+    problem::{self, Code, Problem},
+    rate_limit::RateLimitSetting,
+    sales,
+};
+
+/// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
+/// better answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the operator decided about requests.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How a request says whose it is.
+    pub auth: Auth,
+    /// Whose headers are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// How many orders one address may send.
+    pub rate_limit: RateLimitSetting,
+}
+
+/// What every handler can use.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) engine: Engine,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) draining: CancellationToken,
+}
+
+impl App {
+    /// An application on this engine. Cancelling `draining` tells load balancers, by way of `/readyz`, to send
+    /// no more.
+    pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
+        Self { engine, policy: Arc::new(policy), draining }
+    }
+}
+
+/// All routes. Serve it with connection info (a [`SocketAddr`](std::net::SocketAddr)): who is asking depends on
+/// the other end of the socket.
+pub fn router(app: App) -> Router {
+    let routes = Router::new()
+        .route("/api/flashsale/active", get(sales::active))
+        .route("/api/orders", post(orders::place))
+        .route("/api/orders/status/{order_id}", get(orders::status))
+        .route("/api/orders/{user_id}", get(orders::history))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready));
+    with_manners(routes).with_state(app)
+}
+
+/// Every answer comes in time and, if it is a refusal, as a problem document: unknown paths, unknown methods
+/// and panics too.
+fn with_manners<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .fallback(async || Problem::new(Code::NotFound, "There is nothing at this path."))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "This path does not know this method.")
+        })
+        // The last layer is the outermost.
+        .layer(middleware::from_fn(answer_in_time))
+        .layer(CatchPanicLayer::custom(problem::from_panic))
+        .layer(middleware::from_fn(problem::render))
+}
+
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    let changes_something = request.method() == Method::POST;
+    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) if changes_something => Problem::outcome_unknown().into_response(),
+        Err(_) => Problem::unavailable().into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use tower::ServiceExt;
+
+    async fn ask(method: Method, path: &str) -> (u16, serde_json::Value, Response) {
+        async fn panics() -> &'static str {
+            panic!("secret: the inside")
+        }
+        let app = with_manners(Router::new().route("/panics", get(panics)));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let mut response = app.oneshot(request).await.unwrap();
+        let body = to_bytes(std::mem::take(response.body_mut()), usize::MAX).await.unwrap();
+        (response.status().as_u16(), serde_json::from_slice(&body).unwrap(), response)
+    }
+
+    #[tokio::test]
+    async fn what_has_no_handler_is_a_problem_too() {
+        let (status, problem, response) = ask(Method::GET, "/nothing").await;
+        assert_eq!(
+            (status, &problem["code"], &problem["instance"]),
+            (404, &"not-found".into(), &"/nothing".into())
+        );
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let (status, problem, response) = ask(Method::DELETE, "/panics").await;
+        assert_eq!((status, &problem["code"]), (405, &"method-not-allowed".into()));
+        assert_eq!(response.headers()["allow"], "GET,HEAD");
+    }
+
+    #[tokio::test]
+    async fn a_panic_says_nothing_of_the_inside() {
+        let (status, problem, _) = ask(Method::GET, "/panics").await;
+        assert_eq!((status, &problem["code"]), (500, &"internal".into()));
+        assert!(!problem.to_string().contains("secret"), "{problem}");
+    }
+}

@@ -1,0 +1,31 @@
+//! Is it alive, and may it be sent requests?
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use crate::app::App;
+
+/// Asks nobody else: restarting this process would not bring a store back.
+pub(crate) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// One line per dependency and per open sale; 503 if a store is away or this server is about to end.
+pub(crate) async fn ready(State(app): State<App>) -> Response {
+    let mut ready = true;
+    let mut lines = String::new();
+    for dependency in app.engine.readiness().await {
+        // A fenced sale is told of, but it does not take the server away from all other sales.
+        let counts = dependency.sale.is_none();
+        ready &= !counts || dependency.problem.is_none();
+        let state = dependency.problem.unwrap_or_else(|| "ok".to_owned()).replace('\n', " ");
+        lines.extend([&dependency.name, ": ", &state, "\n"]);
+    }
+    let draining = app.draining.is_cancelled();
+    lines.push_str(if draining { "server: draining\n" } else { "server: ok\n" });
+    let status = if ready && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, lines).into_response()
+}

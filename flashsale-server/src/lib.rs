@@ -1,0 +1,33 @@
+//! The REST API of the flash-sale engine: a thin HTTP server around [`flashsale_core`].
+//!
+//! | module | |
+//! |---|---|
+//! | `app` | the routes and what every request passes through |
+//! | `orders`, `sales`, `health` | one file per resource |
+//! | `order_request`, `body` | from bytes to an order that can be placed |
+//! | `identity`, `rate_limit` | who is asking, from where, and how often |
+//! | `problem` | every refusal and error as `application/problem+json` |
+//! | `config` | flags and environment variables |
+//! | `serve`, `run` | listening and serving; the life of the process |
+//!
+//! Everything takes what it needs as arguments, so that a test can run several servers in one process.
+
+mod app;
+mod body;
+mod config;
+mod health;
+mod identity;
+mod order_request;
+mod orders;
+mod problem;
+mod rate_limit;
+mod run;
+mod sales;
+mod serve;
+
+pub use app::{App, Policy, router};
+pub use config::{Config, NoStores, StoreArgs, Stores};
+pub use identity::{Auth, TrustedProxies};
+pub use rate_limit::RateLimitSetting;
+pub use run::{RunError, connect, run, shutdown_on_signal};
+pub use serve::{Patience, listen, serve};

@@ -1,0 +1,50 @@
+//! `flashsale-server`
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use flashsale_server::{App, Config, connect, listen, router, run, shutdown_on_signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    match start(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flashsale-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    // Every buyer who waits for an answer is an open file.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let stores = config.stores.clone().resolve_stores()?;
+    let shutdown = shutdown_on_signal()?;
+    let engine = tokio::select! {
+        engine = connect(&stores, config.store_wait()) => engine?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let mut listeners = Vec::new();
+    let mut out = io::stdout().lock();
+    for &address in &config.listen {
+        let listener = listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+        listeners.push(listener);
+    }
+    out.flush()?;
+    drop(out);
+    let app = router(App::new(engine.clone(), config.policy(), shutdown.clone()));
+    run(engine, app, listeners, config.drainers, shutdown).await?;
+    Ok(())
+}

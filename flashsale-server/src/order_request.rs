@@ -1,0 +1,173 @@
+//! From what a client sent to an order that can be placed, naming the field that is wrong.
+//!
+//! Parsed by hand from the JSON tree: a derived parser would say "invalid type" and not which of 20 lines.
+
+use axum::http::HeaderMap;
+use flashsale_core::{IdempotencyKey, Invalid, Items, OrderRequest, ProductId, Quantity, UserId};
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
+
+const KEY_HEADER: &str = "Idempotency-Key";
+const KEY_MEMBER: &str = "idempotencyKey";
+
+/// Reads an order. Members that are not known are ignored.
+pub(crate) fn parse(
+    user: UserId,
+    headers: &HeaderMap,
+    body: &Map<String, Value>,
+) -> Result<OrderRequest, Problem> {
+    let key = idempotency_key(headers, body)?;
+    let lines = match body.get("items") {
+        None | Some(Value::Null) => return Err(Problem::invalid("items", "is missing")),
+        Some(Value::Array(lines)) => lines,
+        Some(_) => return Err(Problem::invalid("items", "must be a list")),
+    };
+    let lines = lines.iter().enumerate().map(|(index, line)| parse_line(index, line));
+    // Too many lines are refused as such, whatever stands in them.
+    let items = if lines.len() > Items::MAX_LINES {
+        return Err(Problem::invalid("items", format!("must hold at most {} lines", Items::MAX_LINES)));
+    } else {
+        Items::merge(lines.collect::<Result<Vec<_>, Problem>>()?)?
+    };
+    Ok(OrderRequest { user, key, items })
+}
+
+fn parse_line(index: usize, line: &Value) -> Result<(ProductId, Quantity), Problem> {
+    let Value::Object(line) = line else {
+        return Err(Problem::invalid(&format!("items[{index}]"), "must be an object"));
+    };
+    Ok((number(index, line, "productId")?, number(index, line, "quantity")?))
+}
+
+/// A whole number of a line. Fractions, exponents and numbers in quotes are none: what a client did not say
+/// exactly is not guessed.
+fn number<T>(index: usize, line: &Map<String, Value>, member: &str) -> Result<T, Problem>
+where
+    T: TryFrom<i64, Error = Invalid>,
+{
+    let field = format!("items[{index}].{member}");
+    match line.get(member) {
+        None | Some(Value::Null) => Err(Problem::invalid(&field, "is missing")),
+        Some(Value::Number(number)) => {
+            let whole =
+                number.as_i64().ok_or_else(|| Problem::invalid(&field, "must be a whole number in range"))?;
+            T::try_from(whole).map_err(|invalid| invalid.in_field(field).into())
+        }
+        Some(_) => Err(Problem::invalid(&field, "must be a number")),
+    }
+}
+
+/// The key, from the body or from the header; from both only if they agree.
+fn idempotency_key(headers: &HeaderMap, body: &Map<String, Value>) -> Result<IdempotencyKey, Problem> {
+    let from_body = match body.get(KEY_MEMBER) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(parse_key(text, KEY_MEMBER)?),
+        Some(_) => return Err(Problem::invalid(KEY_MEMBER, "must be text")),
+    };
+    match (from_body, key_header(headers)?) {
+        (Some(body), Some(header)) if body != header => {
+            Err(Problem::invalid(KEY_MEMBER, format!("differs from the {KEY_HEADER} header")))
+        }
+        (Some(key), _) | (None, Some(key)) => Ok(key),
+        (None, None) => {
+            Err(Problem::invalid(KEY_MEMBER, format!("is missing, and so is the {KEY_HEADER} header")))
+        }
+    }
+}
+
+/// Bare, as most APIs have it, or in quotes, as the IETF's draft has it.
+fn key_header(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(KEY_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::invalid(KEY_HEADER, "must be given once"));
+    }
+    let text = value.to_str().map_err(|_| Problem::invalid(KEY_HEADER, "must be visible ASCII"))?.trim();
+    let unquoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    parse_key(unquoted.unwrap_or(text), KEY_HEADER).map(Some)
+}
+
+fn parse_key(text: &str, field: &str) -> Result<IdempotencyKey, Problem> {
+    text.parse().map_err(|invalid: Invalid| invalid.in_field(field).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use serde_json::json;
+
+    fn read(header: Option<&str>, body: &Value) -> Result<OrderRequest, Problem> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = header {
+            headers.insert(KEY_HEADER, value.parse().unwrap());
+        }
+        parse("ann".parse().unwrap(), &headers, body.as_object().unwrap())
+    }
+
+    fn line(line: &Value) -> Value {
+        json!({"idempotencyKey": "k", "items": [{"productId": 1, "quantity": 1}, line]})
+    }
+
+    #[test]
+    fn an_order_is_read() {
+        let body = json!({
+            "idempotencyKey": "k-1", "coupon": "ignored",
+            "items": [{"productId": 2, "quantity": 1}, {"productId": 1, "quantity": 2}, {"productId": 2, "quantity": 3}],
+        });
+        let order = read(None, &body).unwrap();
+        assert_eq!(order.key.as_str(), "k-1");
+        assert_eq!(order.items.iter().map(|(p, q)| (p.get(), q)).collect::<Vec<_>>(), [(1, 2), (2, 4)]);
+    }
+
+    #[test]
+    fn the_key_comes_from_either_place() {
+        let with = json!({"idempotencyKey": "k", "items": [{"productId": 1, "quantity": 1}]});
+        let without = json!({"items": [{"productId": 1, "quantity": 1}]});
+        for header in ["k", "\"k\""] {
+            assert_eq!(read(Some(header), &with).unwrap().key.as_str(), "k");
+            assert_eq!(read(Some(header), &without).unwrap().key.as_str(), "k");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let one = || json!([{"productId": 1, "quantity": 1}]);
+        let table = [
+            (None, json!({"items": one()}), "idempotencyKey"),
+            (None, json!({"idempotencyKey": null, "items": one()}), "idempotencyKey"),
+            (None, json!({"idempotencyKey": 1, "items": one()}), "idempotencyKey"),
+            (None, json!({"idempotencyKey": "", "items": one()}), "idempotencyKey"),
+            (None, json!({"idempotencyKey": "a b", "items": one()}), "idempotencyKey"),
+            (None, json!({"idempotencyKey": "x".repeat(201), "items": one()}), "idempotencyKey"),
+            (Some("other"), json!({"idempotencyKey": "k", "items": one()}), "idempotencyKey"),
+            (Some("\"\""), json!({"items": one()}), "Idempotency-Key"),
+            (Some("\"k"), json!({"items": one()}), "Idempotency-Key"),
+            (None, json!({"idempotencyKey": "k"}), "items"),
+            (None, json!({"idempotencyKey": "k", "items": {}}), "items"),
+            (None, json!({"idempotencyKey": "k", "items": []}), "items"),
+            (None, json!({"idempotencyKey": "k", "items": vec![one()[0].clone(); 21]}), "items"),
+            (None, json!({"idempotencyKey": "k", "items": vec![json!("bad"); 21]}), "items"),
+            (None, line(&json!(7)), "items[1]"),
+            (None, line(&json!({"quantity": 1})), "items[1].productId"),
+            (None, line(&json!({"productId": 0, "quantity": 1})), "items[1].productId"),
+            (None, line(&json!({"productId": "1", "quantity": 1})), "items[1].productId"),
+            (None, line(&json!({"productId": 1})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 0})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": -1})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 1.5})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 1.0})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 1e30})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": u64::MAX})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 1_001})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": "1"})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": [1]})), "items[1].quantity"),
+        ];
+        for (header, body, field) in table {
+            let problem = read(header, &body).expect_err(&body.to_string());
+            assert_eq!(problem.field(), Some(field), "{body}");
+            assert_eq!(problem.into_response().status(), 400, "{body}");
+        }
+    }
+}

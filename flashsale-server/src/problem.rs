@@ -1,0 +1,287 @@
+//! What went wrong, as `application/problem+json` (RFC 9457).
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use flashsale_core::{Error, Invalid, Refusal};
+use serde_json::{Map, Value, json};
+
+/// The kinds of problem. Each has one word that clients can rely on, one status and one title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    InvalidRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    ContentTooLarge,
+    UnsupportedMediaType,
+    UnknownProduct,
+    SoldOut,
+    OverQuota,
+    SaleNotOpen,
+    SalePaused,
+    SaleEnded,
+    KeyReused,
+    ItemsSpanSales,
+    RateLimited,
+    Unavailable,
+    Fenced,
+    OutcomeUnknown,
+    Internal,
+}
+
+impl Code {
+    fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::InvalidRequest => ("invalid-request", StatusCode::BAD_REQUEST, "Invalid request"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "Not known who asks"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Not yours"),
+            Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+            }
+            Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "Request too slow"),
+            Self::ContentTooLarge => ("content-too-large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
+            Self::UnsupportedMediaType => {
+                ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "Not JSON")
+            }
+            Self::UnknownProduct => ("unknown-product", StatusCode::NOT_FOUND, "Unknown product"),
+            Self::SoldOut => ("sold-out", StatusCode::CONFLICT, "Sold out"),
+            Self::OverQuota => ("over-quota", StatusCode::CONFLICT, "Above the limit per user"),
+            Self::SaleNotOpen => ("sale-not-open", StatusCode::CONFLICT, "The sale has not begun"),
+            Self::SalePaused => ("sale-paused", StatusCode::CONFLICT, "The sale is paused"),
+            Self::SaleEnded => ("sale-ended", StatusCode::CONFLICT, "The sale is over"),
+            Self::KeyReused => {
+                ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "Idempotency key reused")
+            }
+            Self::ItemsSpanSales => {
+                ("items-span-sales", StatusCode::UNPROCESSABLE_ENTITY, "Items of different sales")
+            }
+            Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+            Self::Fenced => ("fenced", StatusCode::SERVICE_UNAVAILABLE, "The sale is being recovered"),
+            Self::OutcomeUnknown => ("outcome-unknown", StatusCode::GATEWAY_TIMEOUT, "Outcome unknown"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        }
+    }
+}
+
+/// A request that was not fulfilled. As a response it is only marked; [`render`] writes the document, because
+/// only there the request's path is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    members: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), members: Map::new(), retry_after: None }
+    }
+
+    /// A 400 that names what is wrong.
+    pub(crate) fn invalid(field: &str, reason: impl std::fmt::Display) -> Self {
+        Self::new(Code::InvalidRequest, format!("{field}: {reason}")).with("field", field)
+    }
+
+    /// A 503: nothing was changed.
+    pub(crate) fn unavailable() -> Self {
+        Self::new(Code::Unavailable, "A store cannot be asked right now. Nothing was changed; try again.")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// A 504: the same request again, with the same key, is safe and tells.
+    pub(crate) fn outcome_unknown() -> Self {
+        let detail = "The order may or may not have been accepted. Repeat it with the same idempotency key.";
+        Self::new(Code::OutcomeUnknown, detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// One more member of the document.
+    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to try again.
+    pub(crate) fn retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
+    /// The field that an invalid request is wrong in.
+    #[cfg(test)]
+    pub(crate) fn field(&self) -> Option<&str> {
+        self.members.get("field")?.as_str()
+    }
+
+    fn document(self, instance: &str) -> Value {
+        let (word, status, title) = self.code.parts();
+        let mut document = self.members;
+        document.insert("type".to_owned(), json!(format!("urn:flashsale:problem:{word}")));
+        document.insert("title".to_owned(), json!(title));
+        document.insert("status".to_owned(), json!(status.as_u16()));
+        document.insert("detail".to_owned(), json!(self.detail));
+        document.insert("instance".to_owned(), json!(instance));
+        document.insert("code".to_owned(), json!(word));
+        Value::Object(document)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (_, status, _) = self.code.parts();
+        let mut response = status.into_response();
+        if let Some(after) = self.retry_after {
+            // Whole seconds, rounded up: earlier would be refused again.
+            let seconds = after.as_millis().div_ceil(1_000).max(1);
+            let value = HeaderValue::from_str(&seconds.to_string()).expect("digits are a header value");
+            response.headers_mut().insert(RETRY_AFTER, value);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The outermost middleware: writes the document of a marked response.
+pub(crate) async fn render(request: Request, next: Next) -> Response {
+    let instance = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
+    // It says the length of the empty body that was there.
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    *response.body_mut() = Body::from(problem.document(&instance).to_string());
+    response
+}
+
+/// A handler that panicked answers 500 and says nothing of the inside.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that tower-http asks for")]
+pub(crate) fn from_panic(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    internal().into_response()
+}
+
+fn internal() -> Problem {
+    Problem::new(Code::Internal, "Something went wrong on our side.")
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid(&invalid.field, invalid.reason)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        if error.outcome_unknown() {
+            tracing::debug!(%error, "outcome unknown");
+            return Self::outcome_unknown();
+        }
+        if error.is_fenced() {
+            let detail = "The sale sells nothing until its state is known to be right. Nothing was changed; try again.";
+            return Self::new(Code::Fenced, detail).retry_after(Duration::from_secs(2));
+        }
+        // What the stores said is for the log: it may name hosts and statements. Not louder than `debug`,
+        // since an outage is one of these per request; `/readyz` and the keeper's log tell of it.
+        if error.is_transient() {
+            tracing::debug!(%error, "unavailable");
+            return Self::unavailable();
+        }
+        if let Some(invalid) = error.invalid() {
+            return invalid.clone().into();
+        }
+        if error.is_not_found() {
+            return Self::new(Code::NotFound, error.to_string());
+        }
+        tracing::error!(%error, "internal error");
+        internal()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal.code() {
+            "unknown-product" => Code::UnknownProduct,
+            "items-span-sales" => Code::ItemsSpanSales,
+            "idempotency-key-reused" => Code::KeyReused,
+            "sale-not-open" => Code::SaleNotOpen,
+            "sale-paused" => Code::SalePaused,
+            "sale-ended" => Code::SaleEnded,
+            "over-quota" => Code::OverQuota,
+            "sold-out" => Code::SoldOut,
+            other => {
+                tracing::error!(refusal = other, "a refusal that this server does not know");
+                return internal();
+            }
+        };
+        let problem = Self::new(code, refusal.to_string());
+        match refusal {
+            Refusal::UnknownProduct(product) => problem.with("productId", product.get()),
+            Refusal::OverQuota { product, limit, held } => {
+                problem.with("productId", product.get()).with("limit", limit).with("held", held)
+            }
+            Refusal::SoldOut { product, left } => problem.with("productId", product.get()).with("left", left),
+            _ => problem,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product() -> flashsale_core::ProductId {
+        7.try_into().unwrap()
+    }
+
+    #[test]
+    fn every_refusal_has_its_code_and_status() {
+        let table = [
+            (Refusal::KeyReused, 422),
+            (Refusal::UnknownProduct(product()), 404),
+            (Refusal::ItemsSpanSales, 422),
+            (Refusal::NotStarted, 409),
+            (Refusal::Paused, 409),
+            (Refusal::Ended, 409),
+            (Refusal::OverQuota { product: product(), limit: 3, held: 2 }, 409),
+            (Refusal::SoldOut { product: product(), left: 0 }, 409),
+        ];
+        for (refusal, status) in table {
+            let word = refusal.code();
+            let document = Problem::from(refusal).document("/api/orders");
+            assert_eq!(document["code"], word);
+            assert_eq!(document["status"], status, "{word}");
+            assert_eq!(document["type"], format!("urn:flashsale:problem:{word}"));
+            assert_eq!(document["instance"], "/api/orders");
+        }
+    }
+
+    #[test]
+    fn over_quota_says_limit_and_held() {
+        let refusal = Refusal::OverQuota { product: product(), limit: 3, held: 2 };
+        let document = Problem::from(refusal).document("/");
+        assert_eq!((&document["limit"], &document["held"]), (&json!(3), &json!(2)));
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        for (after_ms, header) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (9_999, "10")] {
+            let problem = Problem::new(Code::RateLimited, "").retry_after(Duration::from_millis(after_ms));
+            assert_eq!(problem.into_response().headers()[RETRY_AFTER], header);
+        }
+    }
+}
