@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{recover::Herd, *};
+use super::{by_hand::sql, herd::Herd, *};
 use crate::{Invariant, keys::book_quota};
 
 /// Two recorded orders: `ann` holds two of the first product, `bob` one of each.
@@ -36,10 +36,6 @@ impl Sold {
     fn product(&self, place: usize) -> String {
         format!("product {}", self.shop.products[place])
     }
-
-    async fn sql(&self, statement: &'static str) {
-        sqlx::raw_sql(statement).execute(&self.shop.stores().pg).await.unwrap();
-    }
 }
 
 /// Which invariants do not hold.
@@ -50,29 +46,29 @@ pub(super) fn blamed(report: &AuditReport) -> Vec<Invariant> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i1_names_the_product_whose_sold_units_are_wrong() {
     let sold = sold().await;
-    sold.sql("UPDATE products SET sold = sold + 1 WHERE stock = 10").await;
+    sql(&sold.shop, "UPDATE products SET sold = sold + 1 WHERE stock = 10").await;
     sold.blames(&[Invariant::I1], &[&sold.product(0), "hold 3 units, sold says 4"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i1_names_an_oversold_product() {
     let sold = sold().await;
-    sold.sql("ALTER TABLE products DROP CONSTRAINT products_never_oversold").await;
-    sold.sql("UPDATE products SET stock = 2 WHERE stock = 10").await;
+    sql(&sold.shop, "ALTER TABLE products DROP CONSTRAINT products_never_oversold").await;
+    sql(&sold.shop, "UPDATE products SET stock = 2 WHERE stock = 10").await;
     sold.blames(&[Invariant::I1, Invariant::I4], &[&sold.product(0), "oversold, 3 of 2"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_names_the_user_above_the_limit() {
     let sold = sold().await;
-    sold.sql("UPDATE products SET per_user_limit = 1").await;
+    sql(&sold.shop, "UPDATE products SET per_user_limit = 1").await;
     sold.blames(&[Invariant::I2], &["user ann", &sold.product(0), "2 units confirmed, the limit is 1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i3_names_the_user_and_the_key_of_two_orders() {
     let sold = sold().await;
-    sold.sql("ALTER TABLE orders DROP CONSTRAINT orders_idempotency").await;
+    sql(&sold.shop, "ALTER TABLE orders DROP CONSTRAINT orders_idempotency").await;
     sqlx::query(
         "INSERT INTO orders (id, sale_id, user_id, idempotency_key, fingerprint, epoch, seq, status,
              failure_reason, total, created_at)
@@ -138,7 +134,7 @@ async fn i6_names_the_order_whose_key_stands_for_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i6_names_the_admission_that_two_orders_have() {
     let sold = sold().await;
-    sold.sql("UPDATE orders SET seq = 1").await;
+    sql(&sold.shop, "UPDATE orders SET seq = 1").await;
     sold.blames(&[Invariant::I6], &["epoch 1 and seq 1"]).await;
 }
 

@@ -2,164 +2,15 @@
 //! or forgotten something.
 
 use futures::future::join_all;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{by_hand::*, herd::Herd, *};
 use crate::{
     OrderState,
     sale::Epoch,
     scripts::{self, LoadStep},
     sql,
 };
-
-/// Between two orders of one buyer.
-const PACE: Duration = Duration::from_millis(5);
-
-/// Buyers that buy one unit after the other, under names of their own, until everything is sold out. An
-/// order without an answer is repeated under the same key.
-pub(super) struct Herd {
-    buyers: JoinSet<Vec<OrderId>>,
-    /// Told to buy the rest, without a limit.
-    rest: CancellationToken,
-    stop: CancellationToken,
-}
-
-impl Herd {
-    /// Each buyer buys at most `most` until it is told to buy the rest.
-    pub(super) fn start(shop: &Arc<Shop>, buyers: usize, most: usize) -> Self {
-        let (rest, stop) = (CancellationToken::new(), CancellationToken::new());
-        let mut herd = Self { buyers: JoinSet::new(), rest, stop };
-        for buyer in 0..buyers {
-            let (rest, stop) = (herd.rest.clone(), herd.stop.clone());
-            herd.buyers.spawn(buy_out(Arc::clone(shop), buyer, most, rest, stop));
-        }
-        herd
-    }
-
-    /// Lets them buy what is left. Returns all that they bought.
-    pub(super) async fn buy_the_rest(self) -> Vec<OrderId> {
-        self.rest.cancel();
-        self.buyers.join_all().await.concat()
-    }
-
-    /// Ends them. Returns all that they bought.
-    pub(super) async fn stop(self) -> Vec<OrderId> {
-        self.stop.cancel();
-        self.buyers.join_all().await.concat()
-    }
-}
-
-async fn buy_out(
-    shop: Arc<Shop>,
-    buyer: usize,
-    most: usize,
-    rest: CancellationToken,
-    stop: CancellationToken,
-) -> Vec<OrderId> {
-    let mut products: Vec<_> = (0..shop.products.len()).collect();
-    let mut bought = Vec::new();
-    for purchase in 0.. {
-        if bought.len() == most {
-            rest.cancelled().await;
-        }
-        if products.is_empty() || stop.is_cancelled() {
-            break;
-        }
-        let place = purchase % products.len();
-        let (name, line) = (format!("u{buyer}-{purchase}"), [(products[place], 1)]);
-        let answer = loop {
-            match shop.buy(&name, "k", &line).await {
-                Err(error) if error.is_transient() || error.outcome_unknown() => {
-                    tokio::time::sleep(PACE).await;
-                }
-                answer => break answer.unwrap(),
-            }
-        };
-        match answer {
-            Admission::Admitted(id) | Admission::Replayed(id) => bought.push(id),
-            Admission::Refused(Refusal::SoldOut { left: 0, .. }) => drop(products.swap_remove(place)),
-            other => panic!("{other:?}"),
-        }
-        tokio::time::sleep(PACE).await;
-    }
-    bought
-}
-
-/// Lets a keeper look until the sale is open.
-pub(super) async fn kept_open(shop: &Shop) {
-    let mut keeper = shop.keeper();
-    let end = tokio::time::Instant::now() + BOUND;
-    while !is_open(shop).await {
-        assert!(tokio::time::Instant::now() < end, "no keeper opens the sale");
-        keeper.keep_once().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-pub(super) async fn is_open(shop: &Shop) -> bool {
-    let epoch = epoch(shop).await;
-    let seen = scripts::look(&shop.stores().link, &shop.keys(), &[]).await.unwrap();
-    seen.sale.is_some_and(|sale| sale.counts_under(epoch))
-}
-
-pub(super) async fn epoch(shop: &Shop) -> Epoch {
-    shop.engine.operator().sale(shop.sale).await.unwrap().epoch
-}
-
-pub(super) async fn state(shop: &Shop, id: OrderId) -> OrderState {
-    shop.engine.order_status(id).await.unwrap().expect("a known order").state
-}
-
-/// Units sold by the record, in the order of the products.
-pub(super) async fn recorded(shop: &Shop) -> Vec<u32> {
-    let sale = shop.engine.operator().sale(shop.sale).await.unwrap();
-    sale.products.iter().map(|product| product.sold).collect()
-}
-
-/// Nobody gets in, not even by asking again.
-pub(super) async fn assert_fenced(shop: &Shop, what: &str) {
-    let error = shop.buy("nobody", "k", &[(0, 1)]).await.expect_err(what);
-    assert!(error.is_fenced(), "{what}: {error}");
-}
-
-pub(super) async fn lose_everything(shop: &Shop) {
-    let keys = shop.keys();
-    let mut command = vec!["DEL"];
-    command.extend(keys.all());
-    let _: i64 = shop.redis(&command).await;
-}
-
-/// A copy of the sale's keys, as an old backup or a replica that was left behind would have it.
-pub(super) struct Copy(Vec<(String, Vec<u8>)>);
-
-impl Copy {
-    pub(super) async fn of(shop: &Shop) -> Self {
-        let mut copy = Vec::new();
-        for key in shop.keys().all() {
-            copy.push((key.to_owned(), shop.redis(&["DUMP", key]).await));
-        }
-        Self(copy)
-    }
-
-    pub(super) async fn restore(&self, shop: &Shop) {
-        for (key, bytes) in &self.0 {
-            let mut command = redis::cmd("RESTORE");
-            command.arg(key).arg(0).arg(bytes).arg("REPLACE");
-            let _: String = shop.stores().link.query(&command).await.unwrap();
-        }
-    }
-}
-
-/// Adds a queue entry by hand, as a damaged one.
-pub(super) async fn add_entry(shop: &Shop, fields: &[(&[u8], &[u8])]) -> String {
-    let mut command = redis::cmd("XADD");
-    command.arg(&shop.keys().queue).arg("*");
-    for (name, value) in fields {
-        command.arg(*name).arg(*value);
-    }
-    shop.stores().link.query(&command).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_is_recovered_while_a_herd_is_buying() {
@@ -254,7 +105,7 @@ async fn busy_shop() -> (Shop, Vec<OrderId>, OrderId) {
     let shop = Shop::open(&[(20, 5)]).await;
     let confirmed = admitted(shop.buy("ann", "k", &[(0, 2)]).await);
     shop.drain().await;
-    let parked = super::dead_letters::parked_order(&shop, "bob").await;
+    let parked = parked_order(&shop, "bob").await;
     let taken = admitted(shop.buy("cat", "k", &[(0, 2)]).await);
     let drainer = shop.engine.drainer();
     let entries = shop.engine.drainer().read(shop.sale).await.unwrap();
