@@ -152,14 +152,14 @@ impl Keeper {
         }
         match need {
             Need::Nothing => {}
-            Need::Load(why) => self.load(sale.id, why).await?,
+            Need::Load(why) => self.load(sale, why).await?,
             Need::Wait { token } => {
                 let now = (sale.epoch, token, Instant::now());
                 let since = self.loading.entry(sale.id).or_insert_with(|| now.clone());
                 if (since.0, &since.1) != (now.0, &now.1) {
                     *since = now;
                 } else if since.2.elapsed() >= LOADING_FOR_LONG {
-                    self.load(sale.id, "a load was left unfinished").await?;
+                    self.load(sale, "a load was left unfinished").await?;
                 }
             }
             Need::Carry => {
@@ -190,9 +190,9 @@ impl Keeper {
         Ok(())
     }
 
-    async fn load(&mut self, sale: SaleId, why: &str) -> Result<()> {
-        self.loading.remove(&sale);
-        self.stores.load(sale, why, &|_| {}).await?;
+    async fn load(&mut self, sale: &Sale, why: &str) -> Result<()> {
+        self.loading.remove(&sale.id);
+        self.stores.load(sale.id, sale.epoch, why, &|_| {}).await?;
         Ok(())
     }
 }

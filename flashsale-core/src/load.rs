@@ -57,17 +57,21 @@ struct Load<'a> {
 }
 
 impl Stores {
-    /// Loads a sale into Redis, or rebuilds it there, and opens it as the record says. Refused while
-    /// another load of it is under way.
+    /// Loads a sale into Redis, or rebuilds it there, and opens it as the record says. `None`: somebody
+    /// else is loading it, or has done so since it was judged under the epoch `judged`.
     pub(crate) async fn load(
         &self,
         sale: SaleId,
+        judged: Epoch,
         why: &str,
         progress: &(dyn Fn(LoadProgress) + Sync),
-    ) -> Result<Epoch> {
-        let Some(_lock) = sql::sales::lock_load(&self.pg, sale).await? else {
-            return Err(Error::refused(format!("sale {sale} is being loaded by another process right now")));
-        };
+    ) -> Result<Option<Epoch>> {
+        let Some(_lock) = sql::sales::lock_load(&self.pg, sale).await? else { return Ok(None) };
+        if self.catalog.refresh().await?.sales.get(&sale).is_none_or(|sale| sale.epoch != judged) {
+            return Ok(None);
+        }
+        // A new epoch stops the drainers: not for a Redis that cannot be reached.
+        scripts::look(&self.link, &SaleKeys::new(sale), &[]).await?;
         let epoch = sql::sales::raise_epoch(&self.pg, sale).await?;
         tracing::info!(sale = sale.get(), epoch = epoch.get(), why, "loading the sale into Redis");
         let mut load = Load {
@@ -85,7 +89,7 @@ impl Stores {
         load.open(&rebuilt).await?;
         self.catalog.refresh().await?;
         tracing::info!(sale = sale.get(), epoch = epoch.get(), seq = rebuilt.seq.get(), "the sale is loaded");
-        Ok(epoch)
+        Ok(Some(epoch))
     }
 
     /// What a load would write, and what Redis holds now.

@@ -232,12 +232,18 @@ impl Operator {
     /// Rebuilds a sale in Redis from the record and the queue, and opens it as the record says. Meanwhile
     /// it sells nothing. Killed half way it leaves the sale fenced, and running it again is right.
     pub async fn recover(&self, sale: SaleId, progress: impl Fn(LoadProgress) + Sync) -> Result<Epoch> {
-        if self.sale(sale).await?.purged_at.is_some() {
+        let judged = self.sale(sale).await?;
+        if judged.purged_at.is_some() {
             return Err(Error::refused(format!(
                 "sale {sale} ended more than a day ago and is not loaded again"
             )));
         }
-        self.stores.load(sale, "an operator asked for it", &progress).await
+        let loaded = self.stores.load(sale, judged.epoch, "an operator asked for it", &progress).await?;
+        loaded.ok_or_else(|| {
+            Error::refused(format!(
+                "sale {sale} is being loaded by another process, or just was; see `flashsale audit --sale {sale}`"
+            ))
+        })
     }
 
     /// What [`recover`](Self::recover) would change. A sale that is selling right now shows the difference

@@ -5,6 +5,8 @@
 //! so after PostgreSQL was read: else an order that Redis shows as confirmed a moment later could be denied.
 //! "Not found" takes both stores. Everything else is "cannot tell now".
 
+use std::sync::Arc;
+
 use chrono::DateTime;
 
 use crate::{
@@ -31,8 +33,14 @@ enum Redis {
 impl Stores {
     /// Where an order is; `None` when both stores were asked and neither knows it.
     pub(crate) async fn order_status(&self, id: OrderId) -> Result<Option<OrderStatus>> {
-        let known = self.catalog.sale(id.sale())?;
-        let Some(sale) = known else { return Ok(None) };
+        let sale = match self.catalog.sale(id.sale())? {
+            Some(sale) => sale,
+            // It may be younger than our reading, and its order accepted by another process.
+            None => match self.catalog.refresh().await?.sales.get(&id.sale()) {
+                Some(sale) => Arc::clone(sale),
+                None => return Ok(None),
+            },
+        };
         if sale.purged_at.is_some() {
             return self.recorded_status(id).await;
         }
