@@ -1,0 +1,237 @@
+//! A model of the flashsale protocol, and a search through every schedule of its small worlds.
+//!
+//! Orders are admitted by Redis and decided by Postgres, by processes that die anywhere, over connections that lose
+//! answers, with a Redis that may come back with older data. The promises must hold in *every* interleaving of that;
+//! a test of the real programs sees a handful. This crate writes the protocol down once more, as small as it can be,
+//! and lets [`stateright`] visit every state that can be reached.
+//!
+//! ```no_run
+//! use flashsale_model::{Clause, Protocol, Search, worlds};
+//!
+//! let found = Search::Exhaustive.run(&Protocol::new(worlds::LOSS));
+//! assert!(found.broken.is_empty());
+//!
+//! // Does the search see anything at all? Leave a clause out, and a promise breaks.
+//! let found = Search::UntilBroken.run(&Protocol::new(worlds::LOSS).without(Clause::RunId));
+//! println!("{found}");
+//! ```
+//!
+//! # What is in it
+//!
+//! | file | actor |
+//! |---|---|
+//! | `client.rs` | clients that repeat a key; the lane that sends once more under the same order id, or gives up |
+//! | `redis.rs` | the scripts `reserve`, `begin`, `settle`, `load` as functions on the sale's keys; entry ids that repeat |
+//! | `drainer.rs` | read, claim, begin, record or park, settle; a crash between any two; a lost answer to COMMIT |
+//! | `ledger.rs` | Postgres: the decision, rows, dead letters, the epoch |
+//! | `recover.rs` | the six steps of a load, two recoverers at once, each killed anywhere, calls that arrive late |
+//! | `loss.rs` | Redis comes back with an older copy, or with nothing; visibly (another `run_id`) or not |
+//! | `status.rs` | a client that polls a status, step by step |
+//! | `properties.rs` | what must always hold, and what must be reachable so that this means something |
+//!
+//! [`worlds`] are the bounds that are searched; each stresses one kind of trouble, all check every property.
+//! [`Clause`] lists the clauses of the protocol that can be left out. For each, a test shows the promise that breaks
+//! without it. A few can be left out without harm within these bounds; their comments say so, and a test keeps that true.
+//!
+//! # What is left out
+//!
+//! - One product, one unit an order, one body a key; at most three requests, two users, two drainers, two recoverers,
+//!   two recoveries, two losses. Nothing here says anything about larger numbers, but no known flaw of the protocol
+//!   needed them.
+//! - A drainer takes one entry at a time. Batches, bisecting a refused batch, prices, the sale's window, pause and close,
+//!   and the removal of an ended sale are not modelled; nor are the operator's replay and discard of a dead letter.
+//! - One process sends all reservations. Two of them know less of each other's sequences; see [`Clause::Seen`].
+//! - A transaction under the lock of the sale's row is one step. Constraints of the tables are left out, so that the
+//!   decision is checked without its safety net.
+//! - One Redis at a time: no old master that still answers. A restart does not cut what is in flight: whatever was sent
+//!   may still arrive, at the Redis that there is then.
+//! - Safety only. That everything comes to an end again (a recovery is started, a pending entry claimed) is shown as
+//!   reachable, not as inevitable.
+//!
+//! Two things that a process does are one step less than one might expect, because more steps would add nothing: a
+//! drainer that knows an older epoch than Redis has is refused at `begin` and as good as crashed; a sending that is lost
+//! is one that never arrives.
+//!
+//! # How to read a counterexample
+//!
+//! Steps are numbered; under each stand the lines of the state that it changed. Orders are the places of their requests
+//! in the world's list, `#3` is entry id 3, `–` is nothing. The two drainers, and the two recoverers, are kept sorted,
+//! so that number 0 and 1 may change places from one line to the next. `truth` is what the checker remembers and nobody
+//! in the world knows. `cargo run -p flashsale-model --example deep` searches larger worlds than the tests do.
+
+mod bounds;
+mod client;
+mod drainer;
+mod explain;
+mod ledger;
+mod loss;
+pub mod properties;
+mod recover;
+mod redis;
+mod search;
+mod state;
+mod status;
+pub mod worlds;
+
+use stateright::{Model, Property};
+
+pub use bounds::{Bounds, Clause, Kind, Loss, Request};
+pub use search::{Found, Search};
+pub use state::State;
+
+use drainer::Drainer;
+use ledger::Ledger;
+use recover::Recoverer;
+use redis::{Redis, Sale};
+use state::{Lane, Memory, ORDERS, Order};
+use status::Reader;
+
+/// The protocol within its bounds, perhaps with clauses left out.
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    pub bounds: Bounds,
+    pub without: Vec<Clause>,
+}
+
+/// One step of somebody. The numbers of orders are their places in [`Bounds::requests`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A client's request goes out on its lane.
+    Send(Order),
+    /// The lane had no reply: it sends once more, under the same id.
+    SendAgain(Order),
+    /// The lane had no reply: it answers that the outcome is unknown.
+    GiveUp(Order),
+    /// A sending arrives at Redis; its reply reaches the lane (`heard`) or not.
+    Reserve {
+        order: Order,
+        sending: u8,
+        heard: bool,
+    },
+    /// A drainer reads a new entry.
+    Read {
+        drainer: usize,
+        order: Order,
+    },
+    /// A drainer claims an entry that was delivered before.
+    Claim {
+        drainer: usize,
+        order: Order,
+    },
+    /// A drainer goes on: begin, then record (or park), then settle.
+    Drain(usize),
+    /// A drainer's COMMIT is applied or not, and it does not learn which.
+    LoseCommitAnswer {
+        drainer: usize,
+        applied: bool,
+    },
+    CrashDrainer(usize),
+    /// A recoverer starts or does its next step.
+    Recover(usize),
+    KillRecoverer(usize),
+    /// A recoverer's call is delayed; it will send the same again.
+    Delay(usize),
+    /// The delayed call arrives.
+    DeliverLate,
+    /// A copy of Redis is taken …
+    Copy,
+    /// … and comes back.
+    Restore,
+    LoseEverything,
+    /// The client that polls a status goes on.
+    PollStatus,
+}
+
+impl Protocol {
+    pub fn new(bounds: Bounds) -> Self {
+        bounds.assert_fit();
+        Self { bounds, without: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn without(mut self, clause: Clause) -> Self {
+        self.without.push(clause);
+        self
+    }
+
+    pub(crate) fn keeps(&self, clause: Clause) -> bool {
+        !self.without.contains(&clause)
+    }
+
+    pub(crate) fn request(&self, order: Order) -> Request {
+        self.bounds.requests[usize::from(order)]
+    }
+
+    pub(crate) fn orders(&self) -> impl Iterator<Item = Order> + use<> {
+        let count = self.bounds.requests.len();
+        (0u8..).take(count)
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    /// The sale was loaded under epoch 1 and is open; nobody has done anything yet.
+    fn init_states(&self) -> Vec<State> {
+        let sale = Sale { present: true, epoch: 1, run_id: 1, stock: self.bounds.stock, ..Sale::default() };
+        vec![State {
+            redis: Redis { server: 1, sale },
+            copy: None,
+            ledger: Ledger { epoch: 1, loaded_epoch: 1, ..Ledger::default() },
+            lanes: [Lane::NEW; ORDERS],
+            seen: (0, 0),
+            drainers: [Drainer::Idle; 2],
+            recoverers: [Recoverer::Idle; 2],
+            late: None,
+            reader: Reader::Idle,
+            losses: self.bounds.losses,
+            late_calls: self.bounds.late_calls,
+            memory: Memory::default(),
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        client::actions(self, state, actions);
+        drainer::actions(self, state, actions);
+        recover::actions(self, state, actions);
+        loss::actions(state, actions);
+        status::actions(self, state, actions);
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut next = *last;
+        match action {
+            Action::Send(order) => client::send(self, &mut next, order, 0),
+            Action::SendAgain(order) => client::send(self, &mut next, order, 1),
+            Action::GiveUp(order) => client::give_up(self, &mut next, order),
+            Action::Reserve { order, sending, heard } => {
+                client::reserve(self, &mut next, order, sending, heard);
+            }
+            Action::Read { drainer, order } | Action::Claim { drainer, order } => {
+                drainer::read(&mut next, drainer, order);
+            }
+            Action::Drain(drainer) => drainer::step(self, &mut next, drainer),
+            Action::LoseCommitAnswer { drainer, applied } => {
+                drainer::lose_commit_answer(self, &mut next, drainer, applied);
+            }
+            Action::CrashDrainer(drainer) => next.drainers[drainer] = Drainer::Idle,
+            Action::Recover(recoverer) => recover::step(self, &mut next, recoverer),
+            Action::KillRecoverer(recoverer) => next.recoverers[recoverer] = Recoverer::Idle,
+            Action::Delay(recoverer) => recover::delay(&mut next, recoverer),
+            Action::DeliverLate => recover::deliver_late(self, &mut next),
+            Action::Copy => loss::copy(&mut next),
+            Action::Restore => loss::lose(self, &mut next, last.copy?),
+            Action::LoseEverything => loss::lose(self, &mut next, Sale::default()),
+            Action::PollStatus => status::step(self, &mut next),
+        }
+        // Which of two alike is the first one tells nothing: one order for both halves the states.
+        next.drainers[..self.bounds.drainers].sort_unstable();
+        next.recoverers[..self.bounds.recoverers].sort_unstable();
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all()
+    }
+}
