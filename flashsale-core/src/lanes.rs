@@ -74,18 +74,22 @@ impl Lane {
         }
         let Some(until) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
         let orders: Vec<_> = batch.iter().map(|waiting| &waiting.reservation).collect();
-        let outcome = self.send(sale, &orders, until).await;
-        match outcome {
-            Ok(answers) => {
-                for (waiting, answer) in batch.into_iter().zip(answers) {
-                    let _ = waiting.answer.send(answer);
-                }
-            }
-            Err(failure) => {
-                for waiting in batch {
-                    let _ = waiting.answer.send(Err(failure.error(sale)));
-                }
-            }
+        let answers = match self.send(sale, &orders, until).await {
+            Ok(answers) => answers,
+            Err(failure) => orders.iter().map(|_| Err(failure.error(sale))).collect(),
+        };
+        let answers = batch.into_iter().map(|waiting| waiting.answer).zip(answers);
+        let unknown =
+            |(_, answer): &(_, Result<Answer>)| matches!(answer, Err(error) if error.outcome_unknown());
+        let (unknown, known): (Vec<_>, Vec<_>) = answers.partition(unknown);
+        hand_out(known);
+        if !unknown.is_empty() {
+            // A sending that is stuck on its way may be carried out until its not-after has passed. Told
+            // earlier, the caller could repeat the order, be refused for good, and then be admitted by it.
+            tokio::spawn(async move {
+                tokio::time::sleep_until(until.into()).await;
+                hand_out(unknown);
+            });
         }
     }
 
@@ -100,7 +104,7 @@ impl Lane {
         let keys = SaleKeys::new(id);
         // An earlier sending may have been carried out.
         let mut unsure = false;
-        let mut last = CallError::NotSent("no time was left".to_owned());
+        let mut last = no_time_left();
         for _ in 0..2 {
             let sale = match self.catalog.sale(id) {
                 Ok(Some(sale)) if sale.purged_at.is_some() => {
@@ -110,8 +114,7 @@ impl Lane {
                 Ok(None) => return Err(Failure::new(CallError::Fenced("unknown sale".to_owned()), unsure)),
                 Err(error) => return Err(Failure::new(CallError::NotSent(error.to_string()), unsure)),
             };
-            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-            match self.send_once(&sale, &keys, orders, left).await {
+            match self.send_once(&sale, &keys, orders, until).await {
                 Ok(Reserved::Decided { answers, .. }) => {
                     return Ok(answers
                         .into_iter()
@@ -142,9 +145,11 @@ impl Lane {
         sale: &Sale,
         keys: &SaleKeys,
         orders: &[&Reservation],
-        left: Duration,
+        until: Instant,
     ) -> Result<Reserved, CallError> {
-        let not_after = self.redis_now(left).await? + i64::try_from(left.as_micros()).unwrap_or(i64::MAX / 2);
+        let now = self.redis_now(time_left(until)?).await?;
+        let left = time_left(until)?;
+        let not_after = now + micros(left);
         let floor = self.catalog.floor(sale);
         let result = reserve(&self.link, keys, sale.epoch, floor, not_after, orders, left).await;
         match &result {
@@ -168,7 +173,7 @@ impl Lane {
             self.clock = Some((seconds * 1_000_000 + micros, Instant::now()));
         }
         let (redis_us, read_at) = self.clock.expect("it was just set");
-        Ok(redis_us + i64::try_from(read_at.elapsed().as_micros()).unwrap_or(i64::MAX / 4))
+        Ok(redis_us + micros(read_at.elapsed()))
     }
 
     /// Redis said `fenced`: perhaps the sale stands under a newer epoch than we know of.
@@ -177,6 +182,25 @@ impl Lane {
             tracing::debug!(%error, epoch = known.get(), "fenced, and the epoch cannot be read");
         }
     }
+}
+
+/// Gives each caller its answer; one that has gone away gets none.
+fn hand_out(answers: Vec<(oneshot::Sender<Result<Answer>>, Result<Answer>)>) {
+    for (caller, answer) in answers {
+        let _ = caller.send(answer);
+    }
+}
+
+fn no_time_left() -> CallError {
+    CallError::NotSent("no time was left".to_owned())
+}
+
+fn time_left(until: Instant) -> Result<Duration, CallError> {
+    until.checked_duration_since(Instant::now()).ok_or_else(no_time_left)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }
 
 /// A call that sends no order: if it is lost, no order was sent.
