@@ -5,7 +5,8 @@
 --
 -- KEYS  1 sale  2 stock  3 product  4 book  5 queue
 -- ARGV  1 script version  2 epoch  3 load token  4 step, then what the step needs
---   'start'                                       fences the sale under the new epoch and takes the load
+--   'start'  run id                               fences the sale under the new epoch and takes the load;
+--                                                 the run id is that of the server the caller looked at
 --   'clear'  number                               removes stock, product and book
 --   'stock' | 'product' | 'book'  number, field, value, …
 --   'queue'  number, entry id, …                  the group starts anew at 0; these entries are deleted
@@ -14,7 +15,8 @@
 -- Replies
 --   {'ok', seq}        done; the seq that this Redis knows ('0': none)
 --   {'fenced', why}    refused, nothing was changed: 'epoch' (not higher than this Redis's, or another
---                      one), 'token' (another load took over), 'run_id', 'not_loading', 'chunk'
+--                      one), 'token' (another load took over), 'missing', 'version', 'run_id',
+--                      'not_loading', 'chunk'
 --
 -- A load killed anywhere leaves the sale loading, which sells nothing; running it again is right. Steps
 -- after 'start' are numbered: each is refused unless it is the next one, or the last one again (its answer
@@ -26,6 +28,9 @@ local step = ARGV[4]
 local function kind(key) return redis.call('TYPE', key).ok end
 
 if step == 'start' then
+  -- A start that was delayed until another server took this one's place must not fence that one: what the
+  -- caller is about to write was read from the other.
+  if ARGV[5] ~= run_id then return { 'fenced', 'run_id' } end
   -- A key of another type is damage that the load repairs.
   if kind(KEYS[1]) ~= 'hash' then redis.call('UNLINK', KEYS[1]) end
   local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'token', 'seq')

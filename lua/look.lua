@@ -5,16 +5,24 @@
 -- ARGV  1 script version  2 fields of the book to read (o/ and q/ fields), …
 --
 -- Replies
---   {'missing', now ms}
---   {'ok', now ms, epoch, state, seq, token ('' if none), sound ('1' if the run id is this server's, else
---    '0'), script version, starts ms, ends ms, {product, left, …}, {field's value or '', …}}
+--   {'missing', now ms, run id of this server}
+--   {'ok', now ms, run id of this server, epoch, state, seq, token ('' if none), sound ('1' if the sale was
+--    loaded into this server, else '0'), script version, starts ms, ends ms, {product, left, …},
+--    {field's value or '', …}}
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'seq', 'token', 'version', 'run_id', 'starts_ms', 'ends_ms')
-if not sale[1] then return { 'missing', now } end
+-- A key of another type is damage, and holds nothing.
+local function is_hash(key) return redis.call('TYPE', key).ok == 'hash' end
 
+local sale = {}
+if is_hash(KEYS[1]) then
+  sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'seq', 'token', 'version', 'run_id', 'starts_ms',
+    'ends_ms')
+end
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if not sale[1] then return { 'missing', now, run_id } end
+
 local sound = sale[6] == run_id
 local values = {}
 if #ARGV > 1 then
@@ -22,7 +30,6 @@ if #ARGV > 1 then
   for i = 1, #values do values[i] = values[i] or '' end
 end
 return {
-  'ok', now, sale[1], sale[2], sale[3] or '0', sale[4] or '', sound and '1' or '0', sale[5] or '0',
-  sale[7] or '0', sale[8] or '0',
-  redis.call('HGETALL', KEYS[2]), values,
+  'ok', now, run_id, sale[1], sale[2] or '', sale[3] or '0', sale[4] or '', sound and '1' or '0',
+  sale[5] or '0', sale[7] or '0', sale[8] or '0', is_hash(KEYS[2]) and redis.call('HGETALL', KEYS[2]) or {}, values,
 }

@@ -85,9 +85,9 @@ local product = fields(KEYS[3], asked_products)
 for id, text in pairs(product) do
   if text then
     local limit, price = string.match(text, '^(%d+):(%d+)$')
+    left[id] = tonumber(left[id])
     if not (limit and left[id]) then return { 'fenced', 'product' } end
     product[id] = { limit = tonumber(limit), price = price }
-    left[id] = tonumber(left[id])
   end
 end
 

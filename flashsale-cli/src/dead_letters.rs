@@ -109,7 +109,7 @@ fn show_end(id: i64, ended: Ended, output: Output) -> anyhow::Result<()> {
         Ended::Confirmed => (Some("Confirmed"), None, "the order is Confirmed".to_owned()),
         Ended::Failed(reason) => (Some("Failed"), Some(reason), format!("the order is Failed ({reason})")),
         Ended::Dropped => {
-            (None, None, "dropped, since it does not say what it holds; its sale is recovered".to_owned())
+            (None, None, "dropped; it did not say what it holds, so the sale is recovered if it was an order".to_owned())
         }
         other => (None, None, format!("{other:?}")),
     };

@@ -304,7 +304,7 @@ impl Drainer {
                     sale = sale.get(),
                     entry = entry.id,
                     why,
-                    "an order is parked; see `flashsale dead-letters`"
+                    "an order is parked; see `flashsale dead-letters list`"
                 );
             }
             let holding = entry.holding(sale).ok();

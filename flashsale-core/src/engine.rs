@@ -68,8 +68,9 @@ pub enum RateDecision {
 pub struct Dependency {
     /// `redis`, `postgres` or `sale <slug>`.
     pub name: String,
-    /// The sale, if it is one. A fenced sale takes nothing away from the others.
-    pub sale: Option<SaleId>,
+    /// Without it no order can be taken. That is Redis: while PostgreSQL is away the sale goes on and the
+    /// queue waits, and a fenced sale takes nothing away from the others.
+    pub vital: bool,
     /// Why it cannot be used now.
     pub problem: Option<String>,
 }
@@ -254,12 +255,12 @@ impl Engine {
         let mut lines = vec![
             Dependency {
                 name: "redis".to_owned(),
-                sale: None,
+                vital: true,
                 problem: redis.err().map(|error| error.to_string()),
             },
             Dependency {
                 name: "postgres".to_owned(),
-                sale: None,
+                vital: false,
                 problem: postgres.as_ref().err().map(ToString::to_string),
             },
         ];
@@ -273,7 +274,7 @@ impl Engine {
                 Ok(_) => Some("fenced: its state in Redis is not known to be right".to_owned()),
                 Err(error) => Some(error.to_string()),
             };
-            lines.push(Dependency { name: format!("sale {}", sale.slug), sale: Some(sale.id), problem });
+            lines.push(Dependency { name: format!("sale {}", sale.slug), vital: false, problem });
         }
         lines
     }

@@ -127,7 +127,7 @@ impl From<Invalid> for Error {
 }
 
 /// A Redis call that failed: what a script said is our own mistake, everything else is Redis being away.
-/// Callers whose call may have taken effect turn it into [`Error::unknown`] themselves.
+/// Callers whose call may have taken effect turn it into an unknown outcome themselves.
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         let what = match error.code() {

@@ -1,4 +1,108 @@
-//! The flash-sale engine.
+//! Decides who gets one when a few hundred units go on sale and a hundred thousand people ask for them in the
+//! same second. Redis admits a buyer in one round trip, and PostgreSQL, where an order becomes final, decides
+//! again under the same limits.
+//!
+//! ```no_run
+//! use flashsale_core::{
+//!     Admission, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale, OrderRequest, ProductId,
+//!     Quantity,
+//! };
+//! use tokio_util::sync::CancellationToken;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = EngineConfig::new("redis://127.0.0.1/", "postgres://flashsale@127.0.0.1/flashsale");
+//!     let engine = Engine::connect(config).await?;
+//!     engine.migrate().await?;
+//!
+//!     let usd = "USD".parse()?;
+//!     let (starts_at, ends_at) = ("2026-01-01T12:00:00Z".parse()?, "2099-01-01T12:00:00Z".parse()?);
+//!     let headphones = NewProduct {
+//!         id: Some(ProductId::try_from(1)?),
+//!         name: "Headphones".to_owned(),
+//!         description: String::new(),
+//!         image_url: String::new(),
+//!         original_price: Money::parse("399.99", usd)?,
+//!         sale_price: Money::parse("249.99", usd)?,
+//!         stock: 500,
+//!         per_user_limit: 3,
+//!     };
+//!     let (slug, name) = ("noon".to_owned(), "Noon".to_owned());
+//!     let sale = NewSale { slug, name, currency: usd, starts_at, ends_at, products: vec![headphones] };
+//!     // Creating a sale whose slug exists changes nothing.
+//!     let (Created::New(sale) | Created::Exists(sale)) = engine.operator().create_sale(&sale).await?;
+//!
+//!     // The keeper loads sales into Redis; the drainer makes orders final. Once each, anywhere, is enough.
+//!     let shutdown = CancellationToken::new();
+//!     let mut keeper = engine.keeper();
+//!     keeper.keep_once().await?; // Now, rather than in a second.
+//!     let keeping = tokio::spawn(keeper.run(shutdown.clone()));
+//!     let draining = tokio::spawn(engine.drainer().run(shutdown.clone()));
+//!
+//!     let items = Items::merge([(ProductId::try_from(1)?, Quantity::try_from(2)?)])?;
+//!     let request = OrderRequest { user: "alice".parse()?, key: "alice-1".parse()?, items };
+//!     match engine.reserve(request).await? {
+//!         Admission::Admitted(id) | Admission::Replayed(id) => {
+//!             // Queued at first; Confirmed or Failed once a drainer has recorded it.
+//!             println!("sale {sale}, order {id}: {:?}", engine.order_status(id).await?);
+//!         }
+//!         Admission::Refused(why) => println!("refused: {why}"),
+//!         other => println!("{other:?}"),
+//!     }
+//!
+//!     shutdown.cancel();
+//!     keeping.await?;
+//!     draining.await?;
+//!     engine.close().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The main types
+//!
+//! - [`Engine`] is the facade: [`reserve`](Engine::reserve), [`order_status`](Engine::order_status),
+//!   [`active_products`](Engine::active_products), [`orders_of`](Engine::orders_of). Cheap to clone.
+//! - [`OrderRequest`] is what a buyer asks for, made of values that were checked when they were parsed:
+//!   [`UserId`], [`IdempotencyKey`], [`Items`]. [`Admission`] is the answer. A [`Refusal`] such as "sold
+//!   out" is an answer, not an error.
+//! - [`Drainer`] takes admitted orders from the queue to the record. Without one, orders stay `Queued`.
+//! - [`Keeper`] loads sales into Redis, recovers them there and carries what operators change. Without
+//!   one, a new sale sells nothing.
+//! - [`Operator`] creates, pauses and closes sales, looks into orders and queues, ends parked orders,
+//!   audits and recovers.
+//! - [`Error`] is opaque; ask it [`is_transient`](Error::is_transient),
+//!   [`outcome_unknown`](Error::outcome_unknown), [`is_fenced`](Error::is_fenced).
+//!
+//! # Promises
+//!
+//! The documentation of single items names them by number.
+//!
+//! - **P1** Never oversold: the confirmed units of a product never exceed its stock, whatever Redis
+//!   forgets.
+//! - **P2** Never above a product's limit per user, over all of a user's orders of the sale.
+//! - **P3** One order per sale, user and idempotency key. A repeat gets the same order; another order
+//!   under the same key is refused.
+//! - **P4** An order of several items is admitted whole or not at all.
+//! - **P5** Every admitted order ends as `Confirmed` or `Failed`, also when any of our processes dies or
+//!   PostgreSQL is away. A parked order stays `Processing` until an operator ends it.
+//! - **P6** Stock and quota of a failed order go back exactly once, those of a confirmed order never.
+//! - **P7** The price is the one that stood when the order was admitted.
+//! - **P8** The status that [`Engine::order_status`] shows only moves forward.
+//! - **P9** What a killed or stopped drainer had in hand is taken over within 10 seconds by another one.
+//! - **P10** When the outcome of a call is not known, the error says so, and repeating the request with
+//!   the same key is safe and tells.
+//!
+//! A Redis that loses writes can take with it orders that were admitted and not recorded yet: those break P5.
+//! It cannot bring about an oversell, and no recorded order is lost. A PostgreSQL that loses commits loses the
+//! orders of those commits.
+//!
+//! # What it does not do
+//!
+//! - No payment: an order is `Confirmed` when its units are sold to it. There is no window to pay in, no
+//!   cancelling and no refund.
+//! - One Redis node: a hot sale is not spread over several, and a Redis Cluster is not spoken to.
+//! - Stock, prices and limits of a sale cannot be changed once it is created.
+//! - No HTTP, no authentication: it believes the [`UserId`] that it is given.
 
 mod audit;
 mod catalog;

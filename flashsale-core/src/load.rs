@@ -66,13 +66,26 @@ impl Stores {
         why: &str,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Option<Epoch>> {
-        let Some(_lock) = sql::sales::lock_load(&self.pg, sale).await? else { return Ok(None) };
+        let Some(lock) = sql::sales::lock_load(&self.pg, sale).await? else { return Ok(None) };
+        let loaded = self.load_alone(sale, judged, why, progress).await;
+        lock.release().await;
+        loaded
+    }
+
+    async fn load_alone(
+        &self,
+        sale: SaleId,
+        judged: Epoch,
+        why: &str,
+        progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<Option<Epoch>> {
         if self.catalog.refresh().await?.sales.get(&sale).is_none_or(|sale| sale.epoch != judged) {
             return Ok(None);
         }
-        // A new epoch stops the drainers: not for a Redis that cannot be reached.
-        scripts::look(&self.link, &SaleKeys::new(sale), &[]).await?;
-        let epoch = sql::sales::raise_epoch(&self.pg, sale).await?;
+        // Before the epoch, which stops the drainers: not for a Redis that cannot be reached.
+        let seen = scripts::look(&self.link, &SaleKeys::new(sale), &[]).await?;
+        let in_redis = seen.sale.map_or(Epoch(0), |sale| sale.epoch);
+        let epoch = sql::sales::raise_epoch(&self.pg, sale, in_redis).await?;
         tracing::info!(sale = sale.get(), epoch = epoch.get(), why, "loading the sale into Redis");
         let mut load = Load {
             stores: self,
@@ -83,7 +96,7 @@ impl Stores {
             token: format!("{:016x}", rand::random::<u64>()),
             chunk: 0,
         };
-        let known = load.fence().await?;
+        let known = load.fence(&seen.server).await?;
         let rebuilt = load.gather(known).await?;
         load.write(&rebuilt, progress).await?;
         load.open(&rebuilt).await?;
@@ -105,8 +118,8 @@ impl Stores {
 
 impl Load<'_> {
     /// Step 2. Says which seq this Redis knows.
-    async fn fence(&self) -> Result<Seq> {
-        let start = || scripts::load_start(&self.link, &self.keys, self.epoch, &self.token);
+    async fn fence(&self, server: &str) -> Result<Seq> {
+        let start = || scripts::load_start(&self.link, &self.keys, self.epoch, &self.token, server);
         self.insist(start).await
     }
 

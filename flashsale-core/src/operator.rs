@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    audit::AuditReport,
+    audit::{AuditReport, FENCE_PATIENCE},
     dead_letters::{DeadLetter, Ended},
     engine::Stores,
     error::{Error, Result},
@@ -226,7 +226,7 @@ impl Operator {
     /// Proves from both stores that the invariants hold, also while the sale is selling. `patience` is how
     /// long the queue entries that are there at the beginning may take to leave.
     pub async fn audit(&self, sale: SaleId, patience: Duration) -> Result<AuditReport> {
-        self.stores.audit(&self.sale(sale).await?, patience).await
+        self.stores.audit(&self.sale(sale).await?, patience, FENCE_PATIENCE).await
     }
 
     /// Rebuilds a sale in Redis from the record and the queue, and opens it as the record says. Meanwhile

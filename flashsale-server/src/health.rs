@@ -13,14 +13,12 @@ pub(crate) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// One line per dependency and per open sale; 503 if a store is away or this server is about to end.
+/// One line per dependency and per open sale; 503 if no order can be taken or this server is about to end.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     let mut ready = true;
     let mut lines = String::new();
     for dependency in app.engine.readiness().await {
-        // A fenced sale is told of, but it does not take the server away from all other sales.
-        let counts = dependency.sale.is_none();
-        ready &= !counts || dependency.problem.is_none();
+        ready &= !dependency.vital || dependency.problem.is_none();
         let state = dependency.problem.unwrap_or_else(|| "ok".to_owned()).replace('\n', " ");
         lines.extend([&dependency.name, ": ", &state, "\n"]);
     }

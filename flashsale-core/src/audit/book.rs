@@ -49,7 +49,7 @@ impl Book {
 
     fn note(&mut self, field: String, value: String) {
         match field.split_at_checked(2) {
-            Some(("q/", _)) => drop(self.quotas.insert(field, value)),
+            Some(("q/", holder)) if parse_holder(holder).is_some() => drop(self.quotas.insert(field, value)),
             Some(("k/", _)) => drop(self.keys.insert(field, value)),
             Some(("o/", id)) => match (id.parse(), value.chars().next()) {
                 (Ok(id), Some(letter)) => drop(self.orders.insert(id, letter)),
@@ -143,12 +143,16 @@ impl Book {
         }
         for (field, _) in self.quotas.iter().filter(|(field, units)| *units != "0" && !right.contains(*field))
         {
-            let parts = field[2..].rsplit_once('/');
-            let parsed = parts.and_then(|(user, product)| Some((user.parse().ok()?, product.parse().ok()?)));
-            suspects.extend(parsed);
+            suspects.extend(parse_holder(&field[2..]));
         }
         let mut suspects: Vec<_> = suspects.into_iter().collect();
         suspects.sort_unstable();
         suspects
     }
+}
+
+/// `user/product`
+fn parse_holder(text: &str) -> Option<(UserId, ProductId)> {
+    let (user, product) = text.rsplit_once('/')?;
+    Some((user.parse().ok()?, product.parse().ok()?))
 }

@@ -6,7 +6,7 @@ mod book;
 mod holdings;
 
 use std::{
-    collections::HashSet,
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -17,14 +17,14 @@ use self::{book::Book, holdings::Holdings};
 use crate::{
     engine::Stores,
     error::{Error, Result},
-    ids::SaleId,
+    ids::{OrderId, SaleId},
     keys::{GROUP, SaleKeys},
     sale::Sale,
     sql,
 };
 
 /// How long a fence may last while an audit waits for it to end.
-const FENCE_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const FENCE_PATIENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(100);
 /// Violations that are named; further ones are counted.
 const NAMED: usize = 20;
@@ -138,11 +138,17 @@ type Finding = Result<Vec<String>>;
 type Findings<const N: usize> = Result<[Vec<String>; N]>;
 
 impl Stores {
-    pub(crate) async fn audit(&self, sale: &Sale, patience: Duration) -> Result<AuditReport> {
+    /// `patience` is for the queue to be drained, `fence_patience` for a recovery to end.
+    pub(crate) async fn audit(
+        &self,
+        sale: &Sale,
+        patience: Duration,
+        fence_patience: Duration,
+    ) -> Result<AuditReport> {
         let began = Instant::now();
         let waiting = self.waiting(sale).await;
         let (i1, i2, i3, seqs) = split4(self.audit_record(sale).await);
-        let (i4, i5, keys, i8) = split4(self.audit_redis(sale).await);
+        let (i4, i5, keys, i8) = split4(self.audit_redis(sale, fence_patience).await);
         let i6 = keys.and_then(|keys| Ok([keys, seqs?].concat()));
         let i7 = match waiting {
             Ok(waiting) => self.audit_queue(sale, waiting, began + patience).await,
@@ -181,12 +187,12 @@ impl Stores {
     }
 
     /// I4, I5, the first half of I6, and I8: both stores. A recovery that runs meanwhile is waited for.
-    async fn audit_redis(&self, sale: &Sale) -> Findings<4> {
+    async fn audit_redis(&self, sale: &Sale, fence_patience: Duration) -> Findings<4> {
         if sale.purged_at.is_some() {
             // Its keys are gone for good; the record alone says what was sold.
             return Ok(Default::default());
         }
-        let until = Instant::now() + FENCE_PATIENCE;
+        let until = Instant::now() + fence_patience;
         loop {
             let result = self.audit_redis_once(sale.id).await;
             match &result {
@@ -230,11 +236,12 @@ impl Stores {
         Ok([i4, Vec::new(), Vec::new(), Vec::new()])
     }
 
-    /// The ids of the entries that wait now.
-    async fn waiting(&self, sale: &Sale) -> Result<HashSet<String>> {
+    /// The entries that wait now, and which orders they are.
+    async fn waiting(&self, sale: &Sale) -> Result<BTreeMap<String, Option<OrderId>>> {
         let entries = crate::load::read_stream(&self.link, &SaleKeys::new(sale.id)).await?;
-        let pending = self.pending(sale).await?;
-        Ok(entries.into_iter().map(|entry| entry.id).chain(pending).collect())
+        let pending = self.pending(sale).await?.into_iter().map(|id| (id, None));
+        let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry.order_id()));
+        Ok(pending.chain(entries).collect())
     }
 
     async fn pending(&self, sale: &Sale) -> Result<Vec<String>> {
@@ -252,20 +259,22 @@ impl Stores {
     async fn audit_queue(
         &self,
         sale: &Sale,
-        mut waiting: HashSet<String>,
+        mut waiting: BTreeMap<String, Option<OrderId>>,
         until: Instant,
     ) -> Result<Vec<String>> {
         while !waiting.is_empty() {
             let now = self.waiting(sale).await?;
-            waiting.retain(|id| now.contains(id));
+            waiting.retain(|id, _| now.contains_key(id));
             if Instant::now() >= until {
                 break;
             }
             tokio::time::sleep(POLL.min(until.saturating_duration_since(Instant::now()))).await;
         }
-        let mut stuck: Vec<_> = waiting.into_iter().collect();
-        stuck.sort_unstable();
-        Ok(stuck.into_iter().map(|id| format!("queue entry {id} is not drained")).collect())
+        let stuck = |(id, order): (String, Option<OrderId>)| match order {
+            Some(order) => format!("order {order} (queue entry {id}) is not drained"),
+            None => format!("queue entry {id} is not drained"),
+        };
+        Ok(waiting.into_iter().map(stuck).collect())
     }
 }
 

@@ -82,7 +82,7 @@ impl Shop {
         let Created::New(sale) = sql::new_sale::create_sale(&pg, &new_sale()).await.unwrap() else {
             panic!("an empty database has no sale")
         };
-        assert_eq!(sql::sales::raise_epoch(&pg, sale).await.unwrap(), Epoch(1));
+        assert_eq!(sql::sales::raise_epoch(&pg, sale, Epoch(0)).await.unwrap(), Epoch(1));
         assert!(sql::sales::set_loaded_epoch(&pg, sale, Epoch(1)).await.unwrap());
         let ledger = Ledger::new(drain_pool(&url).unwrap());
         Self { pg, url, ledger, sale }

@@ -25,15 +25,17 @@ pub(crate) enum LoadStep<'a> {
     },
 }
 
-/// Fences the sale under a new epoch and takes the load. Says which seq this Redis knows.
+/// Fences the sale under a new epoch and takes the load, if the server is the one that was looked at. Says
+/// which seq this Redis knows.
 pub(crate) async fn load_start(
     link: &Link,
     keys: &SaleKeys,
     epoch: Epoch,
     token: &str,
+    server: &str,
 ) -> Result<Seq, CallError> {
     let mut command = LOAD.under_epoch(keys, epoch);
-    command.arg(token).arg("start");
+    command.arg(token).arg("start").arg(server);
     Ok(Seq(LOAD.run(link, &command).await?.expect("ok")?.next()?))
 }
 

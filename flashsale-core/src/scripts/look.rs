@@ -15,6 +15,8 @@ pub(super) static LOOK: Script = Script::new(include_str!("../../lua/look.lua"))
 pub(crate) struct Look {
     /// Redis's clock, Unix milliseconds.
     pub now_ms: i64,
+    /// The run id of the server that answered.
+    pub server: String,
     /// `None`: this Redis does not hold the sale.
     pub sale: Option<LookedSale>,
 }
@@ -52,9 +54,9 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Res
     let mut command = LOOK.on_sale(keys);
     command.arg(fields);
     let mut reply = LOOK.run(link, &command).await?;
-    let now_ms = reply.next()?;
+    let (now_ms, server) = (reply.next()?, reply.text()?);
     if reply.word == "missing" {
-        return Ok(Look { now_ms, sale: None });
+        return Ok(Look { now_ms, server, sale: None });
     }
     let mut reply = reply.expect("ok")?;
     let epoch = Epoch(reply.next()?);
@@ -68,6 +70,7 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Res
     let book = reply.next()?;
     Ok(Look {
         now_ms,
+        server,
         sale: Some(LookedSale { epoch, state, seq, token, sound, version, starts_ms, ends_ms, stock, book }),
     })
 }

@@ -38,11 +38,21 @@ pub(crate) async fn raise_recorded_seq(
     Ok(())
 }
 
-/// Keeps other processes from loading the same sale at once, until it is dropped or its process ends.
+/// Keeps other processes from loading the same sale at once, until it is released or its process ends.
 #[derive(Debug)]
 pub(crate) struct LoadLock {
-    /// The lock is its session's: closing it lets go.
-    _session: PgConnection,
+    /// The lock is its session's: closing it lets go too, but only when the server gets to notice.
+    session: PgConnection,
+}
+
+impl LoadLock {
+    /// Lets go at once: a load that is asked for in the next moment must not be refused for this one.
+    pub(crate) async fn release(mut self) {
+        let unlocked = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut self.session).await;
+        if let Err(error) = unlocked {
+            tracing::debug!(%error, "the lock of a load ends with its connection");
+        }
+    }
 }
 
 /// The lock of loading this sale; `None` if another process has it. It only saves work: epoch, token and
@@ -53,15 +63,17 @@ pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId) -> Result<Option<Load
         .bind(sale_key(sale))
         .fetch_one(&mut *conn)
         .await?;
-    Ok(got.then(|| LoadLock { _session: conn.detach() }))
+    Ok(got.then(|| LoadLock { session: conn.detach() }))
 }
 
-/// Begins a new epoch. From here on no ledger write under an older one succeeds.
-pub(crate) async fn raise_epoch(pool: &PgPool, sale: SaleId) -> Result<Epoch> {
+/// Begins a new epoch, above the one that Redis has: a record that was restored from a backup is behind it.
+/// From here on no ledger write under an older one succeeds.
+pub(crate) async fn raise_epoch(pool: &PgPool, sale: SaleId, in_redis: Epoch) -> Result<Epoch> {
     let epoch = sqlx::query_scalar(
-        "UPDATE sales SET epoch = epoch + 1 WHERE id = $1 AND purged_at IS NULL RETURNING epoch",
+        "UPDATE sales SET epoch = GREATEST(epoch, $2) + 1 WHERE id = $1 AND purged_at IS NULL RETURNING epoch",
     )
     .bind(sale_key(sale))
+    .bind(in_redis.get())
     .fetch_optional(pool)
     .await?;
     epoch.map(Epoch).ok_or_else(|| Error::refused(format!("sale {sale} does not exist, or is over for good")))

@@ -82,15 +82,15 @@ async fn a_sale_is_created_once_and_whole() {
 async fn epochs_rise_and_an_overtaken_load_is_not_noted() {
     let (pg, _) = connect().await;
     let id = created(&pg, &sale("noon", &[None])).await;
-    assert_eq!(sales::raise_epoch(&pg, id).await.unwrap(), Epoch(1));
-    assert_eq!(sales::raise_epoch(&pg, id).await.unwrap(), Epoch(2));
+    assert_eq!(sales::raise_epoch(&pg, id, Epoch(0)).await.unwrap(), Epoch(1));
+    assert_eq!(sales::raise_epoch(&pg, id, Epoch(0)).await.unwrap(), Epoch(2));
     assert!(!sales::set_loaded_epoch(&pg, id, Epoch(1)).await.unwrap());
     assert!(sales::set_loaded_epoch(&pg, id, Epoch(2)).await.unwrap());
     sales::request_recover(&pg, id, Epoch(2)).await.unwrap();
     sales::request_recover(&pg, id, Epoch(1)).await.unwrap();
     let stands = sales(&pg, false).await.unwrap().remove(0);
     assert_eq!((stands.epoch, stands.loaded_epoch, stands.recover_requested), (Epoch(2), Epoch(2), Epoch(2)));
-    assert!(sales::raise_epoch(&pg, SaleId::try_from(99).unwrap()).await.is_err());
+    assert!(sales::raise_epoch(&pg, SaleId::try_from(99).unwrap(), Epoch(0)).await.is_err());
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn one_process_loads_a_sale_at_a_time() {
 async fn a_sale_with_parked_orders_is_not_purged() {
     let (pg, url) = connect().await;
     let id = created(&pg, &sale("noon", &[None])).await;
-    let epoch = sales::raise_epoch(&pg, id).await.unwrap();
+    let epoch = sales::raise_epoch(&pg, id, Epoch(0)).await.unwrap();
     assert!(!sales::mark_purged(&pg, id, epoch).await.unwrap(), "it is being loaded");
     sales::set_loaded_epoch(&pg, id, epoch).await.unwrap();
     let garbage = Entry { id: "1-0".to_owned(), fields: vec![] };
@@ -140,13 +140,13 @@ async fn a_sale_with_parked_orders_is_not_purged() {
     assert!(sales::mark_purged(&pg, id, epoch).await.unwrap());
     assert!(sales(&pg, false).await.unwrap().is_empty());
     assert!(sales(&pg, true).await.unwrap()[0].purged_at.is_some());
-    assert!(sales::raise_epoch(&pg, id).await.is_err(), "never loaded again");
+    assert!(sales::raise_epoch(&pg, id, Epoch(0)).await.is_err(), "never loaded again");
 }
 
 /// A sale with an order of every kind: confirmed, a duplicate of it, over the limit, parked.
 async fn with_orders(pg: &PgPool, url: &str) -> (SaleId, Vec<Decoded>) {
     let id = created(pg, &sale("noon", &[Some(1)])).await;
-    let epoch = sales::raise_epoch(pg, id).await.unwrap();
+    let epoch = sales::raise_epoch(pg, id, Epoch(0)).await.unwrap();
     let ledger = Ledger::new(drain_pool(url).unwrap());
     let made = [("ann", "a", 2), ("ann", "a", 1), ("ann", "b", 2), ("bob", "a", 1)];
     let made =

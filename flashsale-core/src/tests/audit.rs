@@ -157,7 +157,8 @@ async fn i8_names_the_user_whose_quota_is_wrong() {
     let _: i64 = sold.shop.redis(&["HSET", &book, &quota, "1"]).await;
     sold.blames(&[Invariant::I8], &["user ann", &sold.product(0), "says 1, orders hold 2"]).await;
     let _: i64 = sold.shop.redis(&["HSET", &book, &quota, "2", "q/zoe/", "1"]).await;
-    sold.blames(&[Invariant::I8], &["q/zoe/"]).await;
+    // Of whom it is cannot be read, so that it cannot be added up.
+    sold.blames(&[Invariant::I5], &["q/zoe/"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,11 +178,11 @@ async fn what_cannot_be_computed_is_a_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_holds_while_a_herd_is_buying() {
     let shop = Arc::new(Shop::open(&[(1_000_000, 3), (1_000_000, 3)]).await);
-    let herd = Herd::start(&shop, 8, usize::MAX);
+    let herd = Herd::start(&shop, 3, usize::MAX);
     let shutdown = CancellationToken::new();
     let drainer = tokio::spawn(shop.engine.drainer().run(shutdown.clone()));
     let operator = shop.engine.operator();
-    for _ in 0..10 {
+    for _ in 0..7 {
         let audits = join_all((0..3).map(|_| operator.audit(shop.sale, BOUND))).await;
         for report in audits {
             let report = report.unwrap();

@@ -3,13 +3,16 @@
 use super::*;
 use crate::{OrderState, sale::Epoch, scripts};
 
-/// Lets a keeper look until the sale is open.
+/// Lets a keeper look, at least once, until the sale is open.
 pub(super) async fn kept_open(shop: &Shop) {
     let mut keeper = shop.keeper();
     let end = tokio::time::Instant::now() + BOUND;
-    while !is_open(shop).await {
-        assert!(tokio::time::Instant::now() < end, "no keeper opens the sale");
+    loop {
         keeper.keep_once().await.unwrap();
+        if is_open(shop).await {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < end, "no keeper opens the sale");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -226,7 +226,7 @@ async fn the_rate_limit_is_shared_by_all_processes() {
         match engine.rate_limit(address, limit).await.unwrap() {
             crate::RateDecision::Allowed => allowed += 1,
             crate::RateDecision::Limited { retry_after } => {
-                assert!(retry_after <= limit.window && !retry_after.is_zero())
+                assert!(retry_after <= limit.window && !retry_after.is_zero());
             }
         }
     }

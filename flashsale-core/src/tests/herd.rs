@@ -14,17 +14,17 @@ pub(super) struct Herd {
     buyers: JoinSet<Vec<OrderId>>,
     /// Told to buy the rest, without a limit.
     rest: CancellationToken,
-    stop: CancellationToken,
+    end: CancellationToken,
 }
 
 impl Herd {
     /// Each buyer buys at most `most` until it is told to buy the rest.
     pub(super) fn start(shop: &Arc<Shop>, buyers: usize, most: usize) -> Self {
-        let (rest, stop) = (CancellationToken::new(), CancellationToken::new());
-        let mut herd = Self { buyers: JoinSet::new(), rest, stop };
+        let (rest, end) = (CancellationToken::new(), CancellationToken::new());
+        let mut herd = Self { buyers: JoinSet::new(), rest, end };
         for buyer in 0..buyers {
-            let (rest, stop) = (herd.rest.clone(), herd.stop.clone());
-            herd.buyers.spawn(buy_out(Arc::clone(shop), buyer, most, rest, stop));
+            let (rest, end) = (herd.rest.clone(), herd.end.clone());
+            herd.buyers.spawn(buy_out(Arc::clone(shop), buyer, most, rest, end));
         }
         herd
     }
@@ -37,7 +37,7 @@ impl Herd {
 
     /// Ends them. Returns all that they bought.
     pub(super) async fn stop(self) -> Vec<OrderId> {
-        self.stop.cancel();
+        self.end.cancel();
         self.buyers.join_all().await.concat()
     }
 }
@@ -47,7 +47,7 @@ async fn buy_out(
     buyer: usize,
     most: usize,
     rest: CancellationToken,
-    stop: CancellationToken,
+    end: CancellationToken,
 ) -> Vec<OrderId> {
     let mut products: Vec<_> = (0..shop.products.len()).collect();
     let mut bought = Vec::new();
@@ -55,7 +55,7 @@ async fn buy_out(
         if bought.len() == most {
             rest.cancelled().await;
         }
-        if products.is_empty() || stop.is_cancelled() {
+        if products.is_empty() || end.is_cancelled() {
             break;
         }
         let place = purchase % products.len();

@@ -1,8 +1,18 @@
 //! The engine on real stores. Each test has a database and a sale of its own, and ends with the audit.
 
+mod audit;
+mod by_hand;
 mod crash;
+mod dead_letters;
 mod engine;
+mod guard;
+mod herd;
+mod keeper;
+mod property;
 mod proxy;
+mod recover;
+mod scripts;
+mod status;
 mod unknown;
 
 use std::{sync::Arc, time::Duration};
@@ -83,6 +93,11 @@ impl Shop {
             key: self::key(key),
             items: Items::merge(lines.iter().map(line)).unwrap(),
         }
+    }
+
+    /// The run id of the Redis that holds the sale.
+    pub(crate) async fn server(&self) -> String {
+        crate::scripts::look(&self.stores().link, &self.keys(), &[]).await.unwrap().server
     }
 
     /// Drains until nothing is left.

@@ -56,8 +56,7 @@ async fn two_recoveries_at_once_both_end() {
     let mine = shop.engine.operator();
     for round in 0..10 {
         admitted(shop.buy(&format!("u{round}"), "k", &[(0, 1)]).await);
-        let (one, two) =
-            tokio::join!(mine.recover(shop.sale, |_| {}), other.recover(shop.sale, |_| {}));
+        let (one, two) = tokio::join!(mine.recover(shop.sale, |_| {}), other.recover(shop.sale, |_| {}));
         assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
         for error in [one.err(), two.err()].into_iter().flatten() {
             let text = error.to_string();
@@ -66,6 +65,7 @@ async fn two_recoveries_at_once_both_end() {
         assert!(is_open(&shop).await);
         assert_eq!(shop.left(0).await, 9 - round);
     }
+    shop.stores().catalog.refresh().await.unwrap();
     shop.drain().await;
     shop.assert_sound().await;
 }
@@ -75,11 +75,12 @@ const TOKEN: &str = "a load that dies";
 /// Does the first so many steps of a load, as the loader does them, and dies.
 async fn killed_load(shop: &Shop, done: usize) -> Epoch {
     let (stores, keys) = (shop.stores(), shop.keys());
-    let epoch = sql::sales::raise_epoch(&stores.pg, shop.sale).await.unwrap();
+    let epoch = sql::sales::raise_epoch(&stores.pg, shop.sale, Epoch(0)).await.unwrap();
     if done == 1 {
         return epoch;
     }
-    scripts::load_start(&stores.link, &keys, epoch, TOKEN).await.unwrap();
+    let server = shop.server().await;
+    scripts::load_start(&stores.link, &keys, epoch, TOKEN, &server).await.unwrap();
     let (rebuilt, _) = stores.rehearse_load(shop.sale).await.unwrap();
     let steps = [
         LoadStep::Clear,
@@ -177,7 +178,8 @@ async fn what_a_killed_load_has_still_under_way_is_refused() {
         }
     }
     assert!(!sql::sales::set_loaded_epoch(&shop.stores().pg, shop.sale, old).await.unwrap());
-    assert!(scripts::load_start(link, &keys, old, TOKEN).await.unwrap_err().is_fenced());
+    let server = shop.server().await;
+    assert!(scripts::load_start(link, &keys, old, TOKEN, &server).await.unwrap_err().is_fenced());
     assert_all_ends_well(&shop, &orders, parked).await;
 }
 
@@ -214,6 +216,7 @@ async fn a_redis_that_went_back_is_found_by_what_was_recorded() {
     other.keeper().keep_once().await.unwrap();
     assert!(is_open(&shop).await);
     assert_eq!(shop.left(0).await, 5);
+    shop.stores().catalog.refresh().await.unwrap();
     shop.drain().await;
     shop.assert_sound().await;
 }
@@ -274,11 +277,23 @@ async fn a_dry_run_says_what_a_recovery_would_change() {
     let _: i64 = shop.redis(&["HSET", &shop.keys().stock, &product, "17"]).await;
     let wrong = format!("product {product}: 17 left in Redis, 12 by the record and the queue");
     assert_eq!(lines().await, [wrong]);
-    let _: i64 = shop.redis(&["HSET", &shop.keys().stock, &product, "12"]).await;
+    operator.recover(shop.sale, |_| {}).await.unwrap();
+    assert_eq!(lines().await, [""; 0]);
     assert_all_ends_well(&shop, &orders, parked).await;
     lose_everything(&shop).await;
     let lines = lines().await;
     assert!(lines[0].starts_with("Redis does not hold the sale"), "{lines:?}");
     kept_open(&shop).await;
+    shop.assert_sound().await;
+}
+
+/// A load that has ended must not have the next one refused, however soon that comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_recovery_follows_another_at_once() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    for _ in 0..30 {
+        shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+    }
+    assert_eq!(epoch(&shop).await.get(), 31);
     shop.assert_sound().await;
 }

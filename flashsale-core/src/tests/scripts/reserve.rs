@@ -149,11 +149,28 @@ async fn a_key_comes_before_everything_else() {
         Row("again, of a product that is gone", &["HDEL product 1"], AGAIN, "4: replayed @B", UNCHANGED),
         Row("again, but too late", &[], "not_after=1 | @A ann k1 f1 1x2", "late now", UNCHANGED),
         Row("another request under the key", &[], OTHER, "4: idempotency-key-reused", UNCHANGED),
-        Row("another, in a closed sale", &["HSET sale state closed"], OTHER, "4: idempotency-key-reused", UNCHANGED),
-        Row("a key that cannot be read", &["HSET book k/ann/k1 ?"], AGAIN, "4: idempotency-key-reused", UNCHANGED),
+        Row(
+            "another, in a closed sale",
+            &["HSET sale state closed"],
+            OTHER,
+            "4: idempotency-key-reused",
+            UNCHANGED,
+        ),
+        Row(
+            "a key that cannot be read",
+            &["HSET book k/ann/k1 ?"],
+            AGAIN,
+            "4: idempotency-key-reused",
+            UNCHANGED,
+        ),
         Row("another user's key", &["HSET stock 1 5"], "@A bob k1 f1 9x1", "4: unknown-product 9", UNCHANGED),
-        Row("the word of it", &[], "raw 1 7 4 9e15 @A k/ann/k1 o/@A f2 ann k1 1 1 2 q/ann/1", "ok 4 now [key_reused]",
-            UNCHANGED),
+        Row(
+            "the word of it",
+            &[],
+            "raw 1 7 4 9e15 @A k/ann/k1 o/@A f2 ann k1 1 1 2 q/ann/1",
+            "ok 4 now [key_reused]",
+            UNCHANGED,
+        ),
     ];
     check(HELD, &rows, act).await;
 }
@@ -164,17 +181,59 @@ async fn sells_only_while_the_sale_says_so() {
     const FUTURE: &str = "HSET sale starts_ms 4102444799999";
     let rows = [
         Row("closed", &["HSET sale state closed"], BUY, "ok 4 now [closed]", UNCHANGED),
-        Row("closed after the end", &["HSET sale state closed ends_ms 2"], BUY, "ok 4 now [closed]", UNCHANGED),
-        Row("closed before the start", &["HSET sale state closed", FUTURE], BUY, "ok 4 now [closed]", UNCHANGED),
+        Row(
+            "closed after the end",
+            &["HSET sale state closed ends_ms 2"],
+            BUY,
+            "ok 4 now [closed]",
+            UNCHANGED,
+        ),
+        Row(
+            "closed before the start",
+            &["HSET sale state closed", FUTURE],
+            BUY,
+            "ok 4 now [closed]",
+            UNCHANGED,
+        ),
         Row("after the end", &["HSET sale ends_ms 2"], BUY, "ok 4 now [ended]", UNCHANGED),
-        Row("paused after the end", &["HSET sale state paused ends_ms 2"], BUY, "ok 4 now [ended]", UNCHANGED),
+        Row(
+            "paused after the end",
+            &["HSET sale state paused ends_ms 2"],
+            BUY,
+            "ok 4 now [ended]",
+            UNCHANGED,
+        ),
         Row("paused", &["HSET sale state paused"], BUY, "ok 4 now [paused]", UNCHANGED),
-        Row("paused before the start", &["HSET sale state paused", FUTURE], BUY, "ok 4 now [paused]", UNCHANGED),
+        Row(
+            "paused before the start",
+            &["HSET sale state paused", FUTURE],
+            BUY,
+            "ok 4 now [paused]",
+            UNCHANGED,
+        ),
         Row("before the start", &[FUTURE], BUY, "ok 4 now [not_started]", UNCHANGED),
-        Row("before a product is looked at", &["HDEL product 1", FUTURE], BUY, "ok 4 now [not_started]", UNCHANGED),
-        Row("closed, to the caller", &["HSET sale state closed"], "@A ann k1 f1 1x2", "4: sale-ended", UNCHANGED),
+        Row(
+            "before a product is looked at",
+            &["HDEL product 1", FUTURE],
+            BUY,
+            "ok 4 now [not_started]",
+            UNCHANGED,
+        ),
+        Row(
+            "closed, to the caller",
+            &["HSET sale state closed"],
+            "@A ann k1 f1 1x2",
+            "4: sale-ended",
+            UNCHANGED,
+        ),
         Row("ended, to the caller", &["HSET sale ends_ms 2"], "@A ann k1 f1 1x2", "4: sale-ended", UNCHANGED),
-        Row("paused, to the caller", &["HSET sale state paused"], "@A ann k1 f1 1x2", "4: sale-paused", UNCHANGED),
+        Row(
+            "paused, to the caller",
+            &["HSET sale state paused"],
+            "@A ann k1 f1 1x2",
+            "4: sale-paused",
+            UNCHANGED,
+        ),
         Row("too early, to the caller", &[FUTURE], "@A ann k1 f1 1x2", "4: sale-not-open", UNCHANGED),
     ];
     check(&[], &rows, act).await;
@@ -210,13 +269,25 @@ async fn orders_of_a_batch_see_each_other() {
     let rows = [
         Row("quota", &[], "@A ann k1 f1 1x3 | @B ann k2 f1 1x1", "5: admitted | over-quota 1 3 3", A_TOOK_3),
         Row("a key", &[], "@A ann k1 f1 1x3 | @B ann k1 f1 1x3", "5: admitted | replayed @A", A_TOOK_3),
-        Row("a key that is reused", &[], "@A ann k1 f1 1x3 | @B ann k1 f2 1x1",
-            "5: admitted | idempotency-key-reused", A_TOOK_3),
+        Row(
+            "a key that is reused",
+            &[],
+            "@A ann k1 f1 1x3 | @B ann k1 f2 1x1",
+            "5: admitted | idempotency-key-reused",
+            A_TOOK_3,
+        ),
         Row("an id", &[], "@A ann k1 f1 1x3 | @A bob k1 f1 1x3", "5: admitted | id-taken", A_TOOK_3),
-        Row("what was refused has no effect on what follows", &[],
-            "@B ann k1 f2 1x4 | @A ann k1 f1 1x3 | @C bob k1 f2 1x1 9x1", "5: over-quota 1 3 0 | admitted | unknown-product 9",
-            A_TOOK_3),
-        Row("stock", &["HSET stock 2 3"], "@A ann k1 f1 2x2 | @B bob k1 f1 1x1 2x2 | @C cid k1 f1 2x1",
+        Row(
+            "what was refused has no effect on what follows",
+            &[],
+            "@B ann k1 f2 1x4 | @A ann k1 f1 1x3 | @C bob k1 f2 1x1 9x1",
+            "5: over-quota 1 3 0 | admitted | unknown-product 9",
+            A_TOOK_3,
+        ),
+        Row(
+            "stock",
+            &["HSET stock 2 3"],
+            "@A ann k1 f1 2x2 | @B bob k1 f1 1x1 2x2 | @C cid k1 f1 2x1",
             "6: admitted | sold-out 2 1 | admitted",
             &[
                 "-sale seq 4",
@@ -231,7 +302,8 @@ async fn orders_of_a_batch_see_each_other() {
                 "+book q/cid/2 1",
                 "+queue new1 order=@A seq=5 epoch=7 user=ann key=k1 fingerprint=f1 at=now lines=2:2:2000",
                 "+queue new2 order=@C seq=6 epoch=7 user=cid key=k1 fingerprint=f1 at=now lines=2:1:2000",
-            ]),
+            ],
+        ),
     ];
     check(&[], &rows, act).await;
 }
@@ -242,9 +314,13 @@ async fn damage_and_nonsense_change_nothing() {
     const WRONG_TYPE: &str = "error WRONGTYPE Operation against a key holding the wrong kind of value";
     let rows = [
         Row("a queue of another type", &["DEL queue", "SET queue x"], BUY, WRONG_TYPE, UNCHANGED),
-        Row("a queue that can take no entry",
-            &["XADD queue 18446744073709551615-18446744073709551615 order x"], BUY,
-            "error ERR The stream has exhausted the last possible ID, unable to add more items", UNCHANGED),
+        Row(
+            "a queue that can take no entry",
+            &["XADD queue 18446744073709551615-18446744073709551615 order x"],
+            BUY,
+            "error ERR The stream has exhausted the last possible ID, unable to add more items",
+            UNCHANGED,
+        ),
         Row("stock of another type", &["DEL stock", "SET stock x"], BUY, WRONG_TYPE, UNCHANGED),
         Row("a book of another type", &["SET book x"], BUY, WRONG_TYPE, UNCHANGED),
         Row("a sale of another type", &["DEL sale", "SET sale x"], BUY, WRONG_TYPE, UNCHANGED),
@@ -255,7 +331,9 @@ async fn damage_and_nonsense_change_nothing() {
 
 #[tokio::test]
 async fn a_quantity_is_a_plain_positive_number() {
-    for quantity in ["''", "0", "-1", "-100", "1.5", "0x2", "1e1", "nan", "inf", "+1", "01", "100000", "1~", "x"] {
+    for quantity in
+        ["''", "0", "-1", "-100", "1.5", "0x2", "1e1", "nan", "inf", "+1", "01", "100000", "1~", "x"]
+    {
         let scene = Scene::open().await;
         let before = scene.state().await;
         // The good order before it is not admitted either.
@@ -306,12 +384,11 @@ async fn the_largest_batch_fits_and_a_larger_one_is_refused() {
     };
     assert_eq!((seq, answers), (Seq(132), vec![Answer::Admitted; RESERVE_BATCH]));
     let after = scene.state().await;
-    for order in &orders[..RESERVE_BATCH] {
-        assert!(after.contains(&format!("book {} {} f", book_key(&order.user, &order.key), order.id)));
-        assert!(after.contains(&scene.show(&format!("book {} Qnow", book_order(order.id)))));
-        for (product, _) in order.items.iter() {
-            assert!(after.contains(&format!("book {} 1", book_quota(&order.user, product))));
-        }
+    let holds = |line: String| after.contains(&scene.show(&line));
+    for Reservation { id, user, key, items, .. } in &orders[..RESERVE_BATCH] {
+        assert!(holds(format!("book {} {id} f", book_key(user, key))));
+        assert!(holds(format!("book {} Qnow", book_order(*id))));
+        assert!(items.iter().all(|(product, _)| holds(format!("book {} 1", book_quota(user, product)))));
     }
     for id in 1..=lines {
         assert!(after.contains(&format!("stock {id} 872")));

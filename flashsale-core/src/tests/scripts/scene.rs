@@ -10,7 +10,7 @@ use redis::{FromRedisValue, RedisError, Value};
 
 use crate::{
     ids::{OrderId, SaleId},
-    keys::{GROUP, SaleKeys},
+    keys::SaleKeys,
     link::{CallError, Link, client},
     sale::{Epoch, SaleState, Seq},
     scripts::{LoadStep, load_start, load_step},
@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The keys of a sale as tables name them.
 const NAMES: [&str; 5] = ["sale", "stock", "product", "book", "queue"];
 /// Far enough in the past and in the future.
-const WINDOW_MS: (i64, i64) = (1, 4_102_444_800_000);
+pub(in crate::tests) const WINDOW_MS: (i64, i64) = (1, 4_102_444_800_000);
 
 /// A sale id that no other test of this process has: those that databases make count up from 1.
 pub(in crate::tests) fn fresh_sale() -> SaleId {
@@ -51,12 +51,11 @@ pub(in crate::tests) async fn load_sale(
     epoch: Epoch,
     products: &[(i64, i64, u32, i64)],
 ) {
-    let stock: Vec<_> =
-        products.iter().map(|(id, left, ..)| (id.to_string(), left.to_string())).collect();
+    let stock: Vec<_> = products.iter().map(|(id, left, ..)| (id.to_string(), left.to_string())).collect();
     let product: Vec<_> =
         products.iter().map(|(id, _, limit, price)| (id.to_string(), format!("{limit}:{price}"))).collect();
     let (starts_ms, ends_ms) = WINDOW_MS;
-    load_start(link, keys, epoch, "seeding").await.unwrap();
+    load_start(link, keys, epoch, "seeding", &server(link, keys).await).await.unwrap();
     let steps = [
         LoadStep::Clear,
         LoadStep::Fields("stock", &stock),
@@ -100,15 +99,15 @@ impl Scene {
 
     /// Runs a command that is written in the notation.
     pub(super) async fn run(&self, command: &str) {
-        let words = self.words(&self.real(command));
-        let _: Value =
-            self.query(&words).await.unwrap_or_else(|error| panic!("given {command:?}: {error}"));
+        let command = self.real(command);
+        let words: Vec<_> = words(&command).map(|word| self.key(word)).collect();
+        let _: Value = self.query(&words).await.unwrap_or_else(|error| panic!("given {command:?}: {error}"));
     }
 
     /// Calls a script with exactly these arguments; for what the typed functions cannot say or hide.
     pub(super) async fn raw(&self, script: &str, arguments: &str) -> Result<String, CallError> {
         let mut command = redis::cmd("EVAL");
-        command.arg(script).arg(NAMES.len()).arg(&self.keys.all()).arg(self.words(arguments));
+        command.arg(script).arg(NAMES.len()).arg(&self.keys.all()).arg(words(arguments).collect::<Vec<_>>());
         self.link.query::<Value>(&command).await.map(reply_text)
     }
 
@@ -184,8 +183,10 @@ impl Scene {
                 lines.push(format!("consumer {consumer} of {name}"));
             }
             let pending: Vec<(String, String, i64, i64)> =
-                self.query(&["XPENDING", queue, GROUP, "-", "+", "1000"]).await.unwrap();
-            lines.extend(pending.iter().map(|(id, consumer, ..)| format!("pending {} of {consumer}", named(id))));
+                self.query(&["XPENDING", queue, &name, "-", "+", "1000"]).await.unwrap();
+            lines.extend(
+                pending.iter().map(|(id, consumer, ..)| format!("pending {} of {consumer}", named(id))),
+            );
         }
         lines
     }
@@ -198,14 +199,12 @@ impl Scene {
         self.link.query(&command).await
     }
 
-    /// The words of a command, with the real names of the keys.
-    fn words(&self, command: &str) -> Vec<String> {
-        let word = |word: &str| match NAMES.iter().position(|name| *name == word) {
+    /// The real name of a key.
+    fn key(&self, word: String) -> String {
+        match NAMES.iter().position(|name| *name == word) {
             Some(index) => self.keys.all()[index].to_owned(),
-            None if word == "''" => String::new(),
-            None => word.replace('~', " "),
-        };
-        command.split_whitespace().map(word).collect()
+            None => word,
+        }
     }
 
     fn orders(&self) -> impl Iterator<Item = (String, String)> {
@@ -214,6 +213,11 @@ impl Scene {
             (format!("@{}", char::from(letter)), order_id(sale, letter.into()).to_string())
         })
     }
+}
+
+/// The words of a command or a call.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split_whitespace().map(|word| if word == "''" { String::new() } else { word.replace('~', " ") })
 }
 
 /// What Redis says of an error, without the place in the script.
@@ -247,4 +251,9 @@ impl ChunkByDigits for str {
             .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
             .map(|run| std::str::from_utf8(run).expect("cut beside ASCII digits"))
     }
+}
+
+/// The run id of this Redis.
+pub(crate) async fn server(link: &Link, keys: &SaleKeys) -> String {
+    crate::scripts::look(link, keys, &[]).await.unwrap().server
 }

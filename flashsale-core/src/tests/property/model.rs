@@ -1,0 +1,358 @@
+//! A sale as the promises describe it, in plain Rust.
+//!
+//! It keeps orders and keys only. What is left of a product and what a user holds is counted from the orders
+//! each time, so that in the model no unit can come from nowhere, be lost or be given back twice (P1, P6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    FailureReason, Items, OrderId, ProductId, Refusal, SaleId, SaleState,
+    keys::{book_key, book_order, book_quota},
+    order::Fingerprint,
+    scripts::Begun,
+    tests::{
+        key,
+        scripts::scene::{EPOCH, SEQ, order_id},
+        user,
+    },
+};
+
+/// An order in a sale whose id is not known yet.
+pub(super) type Number = u16;
+
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    pub stock: i64,
+    pub limit: u32,
+    pub price: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub number: Number,
+    pub user: u8,
+    pub key: u8,
+    pub items: Items,
+}
+
+/// An admitted order.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub request: Request,
+    pub seq: i64,
+    pub state: State,
+    /// As they stood when it was admitted.
+    prices: BTreeMap<ProductId, i64>,
+    queued: bool,
+    pending: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum State {
+    Queued,
+    Processing,
+    Confirmed,
+    Failed(FailureReason),
+}
+
+/// What the scripts are to answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Answer {
+    Admitted,
+    Replayed(Number),
+    IdTaken,
+    Refused(Refusal),
+}
+
+/// Which entry a call names for an order.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum EntryOf {
+    Itself,
+    Nobody,
+    Another(Number),
+}
+
+/// An order as a drainer names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named {
+    pub order: Number,
+    pub entry: EntryOf,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verdict {
+    Confirmed,
+    /// With the order to which the key is pointed, if that one was admitted.
+    Failed(FailureReason, Option<Number>),
+    Parked,
+    /// Without its holding.
+    Unreadable,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Sale {
+    pub products: BTreeMap<ProductId, Product>,
+    pub orders: BTreeMap<Number, Order>,
+    /// User and key, and the order they stand for. Never forgotten.
+    keys: BTreeMap<(u8, u8), Number>,
+    state: SaleState,
+    pub seq: i64,
+    /// The seq up to which entries were read for the first time.
+    read: i64,
+    pub answers: Vec<Answer>,
+    pub begun: Vec<Begun>,
+    pub missing: Vec<Number>,
+    pub given_back: usize,
+}
+
+impl Sale {
+    pub(super) fn new(products: BTreeMap<ProductId, Product>) -> Self {
+        Self {
+            products,
+            orders: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            state: SaleState::Open,
+            seq: SEQ.get(),
+            read: SEQ.get(),
+            answers: vec![],
+            begun: vec![],
+            missing: vec![],
+            given_back: 0,
+        }
+    }
+
+    /// Orders whose units are out of stock.
+    fn holding(&self) -> impl Iterator<Item = &Order> {
+        self.orders.values().filter(|order| !matches!(order.state, State::Failed(_)))
+    }
+
+    fn left(&self, product: ProductId) -> i64 {
+        let taken: i64 = self.holding().map(|order| order.request.units(product)).sum();
+        self.products[&product].stock - taken
+    }
+
+    fn held(&self, user: u8, product: ProductId) -> i64 {
+        self.holding()
+            .filter(|order| order.request.user == user)
+            .map(|order| order.request.units(product))
+            .sum()
+    }
+
+    pub(super) fn reserve(&mut self, batch: &[Request]) {
+        self.answers = batch.iter().map(|request| self.reserve_one(request)).collect();
+    }
+
+    fn reserve_one(&mut self, request: &Request) -> Answer {
+        let answer = self.decide(request);
+        if answer == Answer::Admitted {
+            self.seq += 1;
+            let price = |(product, _)| (product, self.products[&product].price);
+            let order = Order {
+                request: request.clone(),
+                seq: self.seq,
+                state: State::Queued,
+                prices: request.items.iter().map(price).collect(),
+                queued: true,
+                pending: false,
+            };
+            let before = self.keys.insert((request.user, request.key), request.number);
+            assert_eq!(before, None, "P3: a key is admitted once");
+            let before = self.orders.insert(request.number, order);
+            assert!(before.is_none(), "an id is admitted once");
+        }
+        answer
+    }
+
+    fn decide(&self, request: &Request) -> Answer {
+        if let Some(holder) = self.keys.get(&(request.user, request.key)) {
+            let same = self.orders[holder].request.items == request.items;
+            return if same { Answer::Replayed(*holder) } else { Answer::Refused(Refusal::KeyReused) };
+        }
+        match self.state {
+            SaleState::Closed => return Answer::Refused(Refusal::Ended),
+            SaleState::Paused => return Answer::Refused(Refusal::Paused),
+            SaleState::Open => {}
+        }
+        let lines = || request.items.iter();
+        if let Some((product, _)) = lines().find(|(product, _)| !self.products.contains_key(product)) {
+            return Answer::Refused(Refusal::UnknownProduct(product));
+        }
+        for (product, units) in lines() {
+            let (limit, held) = (self.products[&product].limit, self.held(request.user, product));
+            if held + i64::from(units) > i64::from(limit) {
+                let held = u32::try_from(held).expect("below the limit");
+                return Answer::Refused(Refusal::OverQuota { product, limit, held });
+            }
+        }
+        for (product, units) in lines() {
+            let left = self.left(product);
+            if left < i64::from(units) {
+                let left = u32::try_from(left).expect("P1: never below zero");
+                return Answer::Refused(Refusal::SoldOut { product, left });
+            }
+        }
+        if self.orders.contains_key(&request.number) { Answer::IdTaken } else { Answer::Admitted }
+    }
+
+    /// A drainer reads some new entries.
+    pub(super) fn read(&mut self, count: usize) {
+        let mut new: Vec<_> =
+            self.orders.values_mut().filter(|order| order.queued && order.seq > self.read).collect();
+        new.sort_by_key(|order| order.seq);
+        for order in new.into_iter().take(count) {
+            order.pending = true;
+            self.read = order.seq;
+        }
+    }
+
+    pub(super) fn begin(&mut self, batch: &[Named]) {
+        self.begun = batch.iter().map(|named| self.begin_one(*named)).collect();
+    }
+
+    fn begin_one(&mut self, named: Named) -> Begun {
+        if !matches!(named.entry, EntryOf::Nobody) && !self.holds(named) {
+            return Begun::Gone;
+        }
+        let Some(order) = self.orders.get_mut(&named.order) else { return Begun::Missing };
+        match order.state {
+            State::Confirmed => Begun::Confirmed,
+            State::Failed(_) => Begun::Failed,
+            State::Queued | State::Processing => {
+                order.state = State::Processing;
+                Begun::Processing
+            }
+        }
+    }
+
+    /// The stream holds the named entry, and under the named order.
+    fn holds(&self, Named { order, entry }: Named) -> bool {
+        let itself = match entry {
+            EntryOf::Itself => true,
+            EntryOf::Nobody => false,
+            EntryOf::Another(other) => other == order,
+        };
+        itself && self.orders.get(&order).is_some_and(|order| order.queued)
+    }
+
+    pub(super) fn settle(&mut self, batch: &[(Named, Verdict)]) {
+        (self.missing, self.given_back) = (vec![], 0);
+        for (named, verdict) in batch {
+            self.settle_one(*named, *verdict);
+        }
+    }
+
+    fn settle_one(&mut self, named: Named, verdict: Verdict) {
+        let holds = self.holds(named);
+        let admitted = |number: &Number| self.orders.contains_key(number);
+        let holder = match verdict {
+            Verdict::Confirmed => Some(named.order),
+            Verdict::Failed(_, holder) => holder.filter(admitted),
+            Verdict::Parked | Verdict::Unreadable => None,
+        };
+        let Some(order) = self.orders.get_mut(&named.order) else {
+            if matches!(verdict, Verdict::Confirmed | Verdict::Failed(..)) {
+                self.missing.push(named.order);
+            }
+            return;
+        };
+        if holds {
+            (order.queued, order.pending) = (false, false);
+        }
+        if !matches!(order.state, State::Queued | State::Processing) {
+            return;
+        }
+        order.state = match verdict {
+            Verdict::Confirmed => State::Confirmed,
+            Verdict::Failed(reason, _) => State::Failed(reason),
+            Verdict::Parked | Verdict::Unreadable => return,
+        };
+        self.given_back += usize::from(matches!(verdict, Verdict::Failed(..)));
+        if let Some(holder) = holder {
+            self.keys.insert((order.request.user, order.request.key), holder);
+        }
+    }
+
+    pub(super) fn set_price(&mut self, product: ProductId, price: i64) {
+        self.products.get_mut(&product).expect("a product of the sale").price = price;
+    }
+
+    pub(super) fn set_state(&mut self, state: SaleState) {
+        self.state = state;
+    }
+
+    /// Everything that Redis is to hold, as lines.
+    pub(super) fn lines(&self, sale: SaleId) -> BTreeSet<String> {
+        let mut lines = BTreeSet::from([format!("sale {} seq {}", self.state, self.seq)]);
+        for (id, product) in &self.products {
+            lines.insert(format!("stock {id} {}", self.left(*id)));
+            lines.insert(format!("product {id} {}:{}", product.limit, product.price));
+        }
+        for ((user_number, key_number), holder) in &self.keys {
+            let field = book_key(&name_user(*user_number), &name_key(*key_number));
+            let fingerprint = self.orders[holder].request.fingerprint(sale);
+            lines.insert(format!("book {field} {} {}", order_id(sale, *holder), fingerprint.as_str()));
+        }
+        for order in self.orders.values() {
+            let (id, user) = (order_id(sale, order.request.number), name_user(order.request.user));
+            lines.insert(format!("book {} {}", book_order(id), order.state.text()));
+            // A user whose units all went back holds 0, which is not the same as never having bought.
+            for (product, _) in order.request.items.iter() {
+                let held = self.held(order.request.user, product);
+                lines.insert(format!("book {} {held}", book_quota(&user, product)));
+            }
+            if order.queued {
+                lines.insert(format!("queue {}", order.entry(sale, id)));
+            }
+            if order.pending {
+                lines.insert(format!("pending {id}"));
+            }
+        }
+        lines
+    }
+}
+
+impl Request {
+    fn units(&self, product: ProductId) -> i64 {
+        self.items.iter().filter(|(id, _)| *id == product).map(|(_, units)| i64::from(units)).sum()
+    }
+
+    pub(super) fn fingerprint(&self, sale: SaleId) -> Fingerprint {
+        Fingerprint::of(sale, &self.items)
+    }
+}
+
+impl Order {
+    /// Its entry's fields, the instant left out.
+    fn entry(&self, sale: SaleId, id: OrderId) -> String {
+        let line = |(product, units)| format!("{product}:{units}:{}", self.prices[&product]);
+        let lines: Vec<_> = self.request.items.iter().map(line).collect();
+        format!(
+            "order={id} seq={} epoch={EPOCH} user={} key={} fingerprint={} lines={}",
+            self.seq,
+            name_user(self.request.user),
+            name_key(self.request.key),
+            self.request.fingerprint(sale).as_str(),
+            lines.join(",")
+        )
+    }
+}
+
+impl State {
+    /// As it stands in the book, the instant left out.
+    fn text(self) -> String {
+        match self {
+            Self::Queued => "Q".to_owned(),
+            Self::Processing => "P".to_owned(),
+            Self::Confirmed => "C".to_owned(),
+            Self::Failed(reason) => format!("F {}", reason.as_str()),
+        }
+    }
+}
+
+pub(super) fn name_user(number: u8) -> crate::UserId {
+    user(&format!("u{number}"))
+}
+
+pub(super) fn name_key(number: u8) -> crate::IdempotencyKey {
+    key(&format!("k{number}"))
+}
