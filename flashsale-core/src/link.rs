@@ -71,16 +71,23 @@ impl From<CallError> for Error {
     }
 }
 
+#[derive(Default)]
+struct Slot {
+    connection: Option<MultiplexedConnection>,
+    /// Which connection it is: a call that gives one up must not take the next one from the others.
+    number: u64,
+}
+
 /// A connection made when it is first needed.
 pub(crate) struct Link {
     client: Client,
     deadline: Duration,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    slot: Mutex<Slot>,
 }
 
 impl Link {
     pub(crate) fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline, connection: Mutex::new(None) }
+        Self { client, deadline, slot: Mutex::default() }
     }
 
     /// How long a call may take.
@@ -121,39 +128,43 @@ impl Link {
         deadline: Duration,
     ) -> Result<T, CallError> {
         let until = Instant::now() + deadline;
-        let mut connection = self.connection(until).await?;
+        let (number, mut connection) = self.connection(until).await?;
         let answer =
             tokio::time::timeout_at(until.into(), command.query_async::<Value>(&mut connection)).await;
         match answer {
             Ok(Ok(value)) => T::from_redis_value(value).map_err(|error| CallError::Refused(error.into())),
             Ok(Err(error)) if error.code().is_some() => Err(CallError::Refused(error)),
             Ok(Err(error)) => {
-                self.give_up().await;
+                self.give_up(number).await;
                 Err(CallError::Lost(error.to_string()))
             }
             Err(_) => {
-                self.give_up().await;
+                self.give_up(number).await;
                 Err(CallError::Lost(format!("timed out after {deadline:?}")))
             }
         }
     }
 
     /// Drops the connection: the next call makes a new one.
-    async fn give_up(&self) {
-        *self.connection.lock().await = None;
+    async fn give_up(&self, number: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.number == number {
+            slot.connection = None;
+        }
     }
 
-    async fn connection(&self, until: Instant) -> Result<MultiplexedConnection, CallError> {
+    async fn connection(&self, until: Instant) -> Result<(u64, MultiplexedConnection), CallError> {
         let connect = async {
-            let mut slot = self.connection.lock().await;
-            if let Some(connection) = &*slot {
-                return Ok(connection.clone());
+            let mut slot = self.slot.lock().await;
+            if let Some(connection) = &slot.connection {
+                return Ok((slot.number, connection.clone()));
             }
             // Our own deadlines stand around every call; the driver's would end some of them earlier.
             let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
             let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
             let connection = connection.map_err(|error| CallError::NotSent(error.to_string()))?;
-            Ok(slot.insert(connection).clone())
+            slot.number += 1;
+            Ok((slot.number, slot.connection.insert(connection).clone()))
         };
         match tokio::time::timeout_at(until.into(), connect).await {
             Ok(result) => result,

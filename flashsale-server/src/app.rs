@@ -11,6 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use flashsale_core::Engine;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -26,6 +27,9 @@ use crate::{
 /// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
 /// better answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Orders that are worked on at once; further ones wait their turn. Ten thousand at once would take turns on
+/// a few cores, and each would see its Redis deadline pass while Redis had answered long ago.
+const ORDERS_AT_ONCE: usize = 1_024;
 
 /// What the operator decided about requests.
 #[derive(Debug, Clone)]
@@ -44,13 +48,16 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) policy: Arc<Policy>,
     pub(crate) draining: CancellationToken,
+    /// A turn for each order that is worked on.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 impl App {
     /// An application on this engine. Cancelling `draining` tells load balancers, by way of `/readyz`, to send
     /// no more.
     pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
-        Self { engine, policy: Arc::new(policy), draining }
+        let turns = Arc::new(Semaphore::new(ORDERS_AT_ONCE));
+        Self { engine, policy: Arc::new(policy), draining, turns }
     }
 }
 
