@@ -108,9 +108,11 @@ fn show_end(id: i64, ended: Ended, output: Output) -> anyhow::Result<()> {
     let (status, reason, words) = match ended {
         Ended::Confirmed => (Some("Confirmed"), None, "the order is Confirmed".to_owned()),
         Ended::Failed(reason) => (Some("Failed"), Some(reason), format!("the order is Failed ({reason})")),
-        Ended::Dropped => {
-            (None, None, "dropped; it did not say what it holds, so the sale is recovered if it was an order".to_owned())
-        }
+        Ended::Dropped => (
+            None,
+            None,
+            "dropped; it did not say what it holds, so the sale is recovered if it was an order".to_owned(),
+        ),
         other => (None, None, format!("{other:?}")),
     };
     let value = json!({ "deadLetter": id, "status": status, "failureReason": reason });

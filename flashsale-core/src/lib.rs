@@ -104,6 +104,8 @@
 //! - Stock, prices and limits of a sale cannot be changed once it is created.
 //! - No HTTP, no authentication: it believes the [`UserId`] that it is given.
 
+#![deny(missing_docs)]
+
 mod audit;
 mod catalog;
 mod config;
