@@ -232,3 +232,32 @@ async fn the_rate_limit_is_shared_by_all_processes() {
     }
     assert_eq!(allowed, 10);
 }
+
+/// A quota, a key or a state that ended in mid-sale would let a buyer in twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_sale_expires() {
+    let shop = Shop::open(&[(10, 5)]).await;
+    admitted(shop.buy("ann", "k", &[(0, 1)]).await);
+    shop.drain().await;
+    admitted(shop.buy("bob", "k", &[(0, 1)]).await);
+    for key in shop.keys().all() {
+        assert_eq!(shop.redis::<i64>(&["TTL", key]).await, -1, "{key}");
+    }
+    shop.drain().await;
+    shop.assert_sound().await;
+}
+
+/// The hot path asks PostgreSQL nothing: the sale goes on while it is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admission_does_without_postgres() {
+    let shop = Shop::open(&[(10, 5), (10, 5)]).await;
+    let cut_off = shop.another().await;
+    cut_off.stores().pg.close().await;
+    admitted(cut_off.reserve(shop.request("ann", "k", &[(0, 1), (1, 2)])).await);
+    let (replayed, refused) =
+        (shop.request("ann", "k", &[(0, 1), (1, 2)]), shop.request("ann", "k2", &[(0, 5)]));
+    assert!(matches!(cut_off.reserve(replayed).await, Ok(Admission::Replayed(_))));
+    assert!(matches!(cut_off.reserve(refused).await, Ok(Admission::Refused(Refusal::OverQuota { .. }))));
+    shop.drain().await;
+    shop.assert_sound().await;
+}

@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use flashsale_core::NewSale;
+use reqwest::Url;
+
+use crate::mix;
+
+/// Where a running `flashsale up` says what it has started.
+const ENV_FILE: &str = ".flashsale/stack.env";
+
+/// Lets a herd of simulated users fall on one sale, and proves from the stores that nothing was
+/// oversold, duplicated or lost.
+///
+/// It creates a sale of its own, starts the users, and opens the sale when all of them are waiting. They
+/// browse, order, repeat themselves, try another body under the same key, ask for too much and hang up in
+/// the middle of a request. Afterwards both stores are audited and compared with what the users saw.
+///
+/// Exits with 0 if the sale sold exactly its stock and every invariant holds, with 1 if not.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "flashsale-loadtest", version)]
+pub struct Args {
+    /// Simulated users
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub users: u32,
+    /// Units on sale, over all products [default: one for 200 users]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NewSale::MAX_STOCK)))]
+    pub stock: Option<u32>,
+    /// A server that is already up, such as `http://127.0.0.1:5000`; without it one is started, the
+    /// flashsale-server beside this program
+    #[arg(long, value_name = "URL", value_parser = parse_target)]
+    pub target: Option<Url>,
+    /// Write goose's report to this file (.html)
+    #[arg(long, value_name = "FILE", value_parser = parse_html_path)]
+    pub report_html: Option<PathBuf>,
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report_json: Option<PathBuf>,
+    /// Redis of the server [default: that of a running `flashsale up` in this directory]
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+    /// Postgres of the server [default: that of a running `flashsale up` in this directory]
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Most requests under way at once; lowered if the limit of open files is lower
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub max_in_flight: u32,
+}
+
+/// Where the stores are.
+pub(crate) struct Stores {
+    pub(crate) redis_url: String,
+    pub(crate) database_url: String,
+}
+
+impl Args {
+    /// Reads the command line; help and bad usage end the process, the latter with 2.
+    #[must_use]
+    pub fn parse_or_exit() -> Self {
+        let args = Self::parse();
+        if let Err(problem) = args.check() {
+            Self::command().error(ErrorKind::ValueValidation, problem).exit();
+        }
+        args
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let most = mix::most_stock(self.users);
+        if self.stock() > most {
+            return Err(format!(
+                "{} users are not certain to buy {} units: at most {most} can be put on sale",
+                self.users,
+                self.stock()
+            ));
+        }
+        if self.redis_url.is_some() != self.database_url.is_some() {
+            return Err("--redis-url and --database-url belong together: give both or neither".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Units on sale, over all products.
+    #[must_use]
+    pub fn stock(&self) -> u32 {
+        self.stock.unwrap_or_else(|| (self.users / 200).max(1))
+    }
+
+    /// The server's address as the paths of requests are appended to it.
+    pub(crate) fn target(&self) -> Option<String> {
+        self.target.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    pub(crate) fn stores(&self) -> Result<Stores> {
+        if let (Some(redis_url), Some(database_url)) = (self.redis_url.clone(), self.database_url.clone()) {
+            return Ok(Stores { redis_url, database_url });
+        }
+        let (redis_url, database_url) = flashsale_stack::read_env_file(ENV_FILE).context(
+            "no stores: run `flashsale up` in this directory, or give --redis-url and --database-url \
+             (or REDIS_URL and DATABASE_URL)",
+        )?;
+        Ok(Stores { redis_url, database_url })
+    }
+}
+
+fn parse_target(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        _ => Err("is not an address such as http://127.0.0.1:5000".to_owned()),
+    }
+}
+
+/// Goose chooses the kind of its report by the name of the file.
+fn parse_html_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension == "html" || extension == "htm" => Ok(path),
+        _ => Err("must end in .html".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn stock_defaults_to_one_for_200_users() {
+        for (users, stock) in [(1, 1), (199, 1), (1_000, 5), (100_000, 500)] {
+            assert_eq!(parse(&format!("x --users {users}")).unwrap().stock(), stock);
+        }
+    }
+
+    #[test]
+    fn bad_usage_is_refused() {
+        for line in [
+            "x",
+            "x --users 0",
+            "x --users 5 --stock 0",
+            "x --users 5 --target 127.0.0.1:5000",
+            "x --users 5 --target ftp://somewhere",
+            "x --users 5 --report-html report.pdf",
+            "x --users 5 --max-in-flight 0",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn stock_that_may_stay_unsold_is_refused() {
+        let stores = "--redis-url r --database-url d";
+        assert!(parse(&format!("x --users 100 --stock 50 {stores}")).unwrap().check().is_ok());
+        assert!(parse(&format!("x --users 100 --stock 100 {stores}")).unwrap().check().is_err());
+        assert!(parse("x --users 100 --redis-url r").unwrap().check().is_err());
+    }
+}
