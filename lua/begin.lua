@@ -14,7 +14,7 @@
 --     'processing'           record it
 --     'confirmed', 'failed'  it is final already: settle it as that
 --     'gone'                 this stream does not hold this entry under this order: drop it
---     'missing'              no state is known for this order: park it
+--     'missing'              no state is known for this order, or none that can be read: park it
 --
 -- Never creates an o/ field: one that is missing shows that Redis has lost something.
 
@@ -53,7 +53,7 @@ for arg = 3, #ARGV, 3 do
       begun[#begun + 1] = field
       begun[#begun + 1] = 'P' .. now
     end
-    reply[#reply + 1] = WORDS[letter]
+    reply[#reply + 1] = WORDS[letter] or 'missing'
   end
 end
 if #begun > 0 then redis.call('HSET', KEYS[4], unpack(begun)) end

@@ -37,6 +37,8 @@ if step == 'start' then
   local epoch, mine = tonumber(sale[1] or -1), tonumber(ARGV[2])
   local again = epoch == mine and sale[2] == 'loading' and sale[3] == ARGV[3]
   if mine <= epoch and not again then return { 'fenced', 'epoch' } end
+  -- A delayed repeat must not set a load back that has gone on meanwhile.
+  if again then return { 'ok', sale[4] or '0' } end
   redis.call('HSET', KEYS[1], 'version', ARGV[1], 'epoch', ARGV[2], 'state', 'loading', 'token', ARGV[3],
     'chunk', '0', 'run_id', run_id)
   return { 'ok', sale[4] or '0' }

@@ -8,7 +8,7 @@
 --   {'missing', now ms, run id of this server}
 --   {'ok', now ms, run id of this server, epoch, state, seq, token ('' if none), sound ('1' if the sale was
 --    loaded into this server, else '0'), script version, starts ms, ends ms, {product, left, …},
---    {field's value or '', …}}
+--    number of products with limit and price, {field's value or '', …}}
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -31,5 +31,6 @@ if #ARGV > 1 then
 end
 return {
   'ok', now, run_id, sale[1], sale[2] or '', sale[3] or '0', sale[4] or '', sound and '1' or '0',
-  sale[5] or '0', sale[7] or '0', sale[8] or '0', is_hash(KEYS[2]) and redis.call('HGETALL', KEYS[2]) or {}, values,
+  sale[5] or '0', sale[7] or '0', sale[8] or '0', is_hash(KEYS[2]) and redis.call('HGETALL', KEYS[2]) or {},
+  is_hash(KEYS[3]) and redis.call('HLEN', KEYS[3]) or 0, values,
 }

@@ -83,11 +83,12 @@ local book = fields(KEYS[4], asked)
 local left = fields(KEYS[2], asked_products)
 local product = fields(KEYS[3], asked_products)
 for id, text in pairs(product) do
-  if text then
-    local limit, price = string.match(text, '^(%d+):(%d+)$')
-    left[id] = tonumber(left[id])
-    if not (limit and left[id]) then return { 'fenced', 'product' } end
-    product[id] = { limit = tonumber(limit), price = price }
+  if text or left[id] then
+    local limit, price = string.match(text or '', '^(%d+):(%d+)$')
+    left[id] = tonumber(left[id] or '')
+    product[id] = { limit = tonumber(limit or ''), price = price }
+    -- Known to one hash and not to the other, or unreadable: damage, and no answer to a buyer.
+    product[id].damaged = not (limit and left[id])
   end
 end
 
@@ -101,6 +102,7 @@ local function decide(order)
   if shut then return { shut } end
   for _, line in ipairs(order.lines) do
     if not product[line.product] then return { 'unknown_product', line.product } end
+    if product[line.product].damaged then return { 'damaged' } end
   end
   for _, line in ipairs(order.lines) do
     local held, limit = tonumber(book[line.q] or 0), product[line.product].limit
@@ -121,6 +123,8 @@ local function note(name, value)
 end
 for _, order in ipairs(orders) do
   local answer = decide(order)
+  -- Nothing is written yet, so the whole batch can still be refused.
+  if answer[1] == 'damaged' then return { 'fenced', 'product' } end
   if answer[1] == 'admitted' then
     admitted[#admitted + 1] = order
     note(order.k, order.id .. ' ' .. order.fingerprint)

@@ -13,8 +13,9 @@
 --
 -- Replies
 --   {'fenced', why}                          nothing was changed
---   {'ok', {o/ field…}, {o/ field…}}         confirmed or failed orders of which no state is known, so that
---                                            Redis is to be recovered; and orders whose units went back now
+--   {'ok', {o/ field…}, {o/ field…}}         confirmed or failed orders whose state, or the stock or quota
+--                                            they would go back to, cannot be read, so that Redis is to be
+--                                            recovered; and orders whose units went back now
 --
 -- An order whose state is there and not final becomes final: 'confirmed' (its key pointing to it), or
 -- 'failed' with its units and its quota given back; the key of a duplicate is pointed to the first order.
@@ -42,6 +43,11 @@ local function holds(entry_id, order)
   return order == ''
 end
 
+local function counts(key, field)
+  local value = redis.call('HGET', key, field)
+  return value and string.find(value, '^-?%d+$')
+end
+
 -- Read and check everything first; a script that dies half way is not rolled back.
 local verdicts, arg = {}, 3
 while arg <= #ARGV do
@@ -59,18 +65,22 @@ while arg <= #ARGV do
       return redis.error_reply('INVALID quantity of ' .. verdict.field)
     end
     verdict.lines[i] = { product = ARGV[arg], quantity = quantity, q = ARGV[arg + 2] }
+    -- Adding to a field that is lost would hide the loss, and to one that is no number would die half way.
+    if verdict.word == 'failed' and not (counts(KEYS[2], ARGV[arg]) and counts(KEYS[4], ARGV[arg + 2])) then
+      verdict.damaged = true
+    end
     arg = arg + 3
   end
   verdicts[#verdicts + 1] = verdict
 end
-redis.call('HLEN', KEYS[2])
 
+local KNOWN = { Q = true, P = true, C = true, F = true }
 local missing, given_back, done = {}, {}, {}
 for _, verdict in ipairs(verdicts) do
   local letter = verdict.state and string.sub(verdict.state, 1, 1)
   -- The same order twice in one batch: the second sees what the first did.
   if done[verdict.field] then letter = done[verdict.field] end
-  if verdict.word ~= 'parked' and not letter then
+  if verdict.word ~= 'parked' and (not KNOWN[letter] or verdict.damaged and letter ~= 'C' and letter ~= 'F') then
     missing[#missing + 1] = verdict.field
   elseif verdict.word == 'confirmed' and (letter == 'Q' or letter == 'P') then
     redis.call('HSET', KEYS[4], verdict.field, 'C' .. now, verdict.k, verdict.k_value)

@@ -40,18 +40,21 @@ impl Reading {
 pub(crate) struct Catalog {
     pool: PgPool,
     reading: RwLock<Option<Arc<Reading>>>,
-    /// When the last reading began. Held while reading, so that one reading serves all who wait for it.
-    began: tokio::sync::Mutex<Option<Instant>>,
+    /// When the last try to read began, and what came of it. Held while reading, so that one try, failed or
+    /// not, serves all who wait for it.
+    last: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    deadline: Duration,
     /// The highest seq that this process saw of each sale, and under which epoch.
     seen: Mutex<HashMap<SaleId, (Epoch, Seq)>>,
 }
 
 impl Catalog {
-    pub(crate) fn new(pool: PgPool) -> Self {
+    pub(crate) fn new(pool: PgPool, deadline: Duration) -> Self {
         Self {
             pool,
             reading: RwLock::default(),
-            began: tokio::sync::Mutex::default(),
+            last: tokio::sync::Mutex::default(),
+            deadline,
             seen: Mutex::default(),
         }
     }
@@ -70,20 +73,28 @@ impl Catalog {
     /// Reads the record again: what it returns was read after this was called.
     pub(crate) async fn refresh(&self) -> Result<Arc<Reading>> {
         let asked = Instant::now();
-        let mut began = self.began.lock().await;
-        if began.is_some_and(|began| began >= asked) {
-            return self.reading();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((began, Ok(()))) if *began >= asked => return self.reading(),
+            Some((began, Err(why))) if *began >= asked => return Err(Error::unavailable(why.clone())),
+            _ => {}
         }
-        let now = Instant::now();
-        let sales = sql::sales(&self.pool, true).await?;
+        let began = Instant::now();
+        // The server's own limit does not end a query whose server has vanished.
+        let read = tokio::time::timeout(self.deadline, self.read()).await;
+        let read = read.unwrap_or_else(|_| Err(Error::unavailable("PostgreSQL did not answer in time")));
+        *last = Some((began, read.as_ref().map(drop).map_err(ToString::to_string)));
+        read
+    }
+
+    async fn read(&self) -> Result<Arc<Reading>> {
         let mut reading = Reading::default();
-        for sale in sales {
+        for sale in sql::sales(&self.pool, true).await? {
             reading.products.extend(sale.products.iter().map(|product| (product.id, sale.id)));
             reading.sales.insert(sale.id, Arc::new(sale));
         }
         let reading = Arc::new(reading);
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&reading));
-        *began = Some(now);
         Ok(reading)
     }
 

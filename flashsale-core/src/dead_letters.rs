@@ -11,7 +11,7 @@ use crate::{
     ids::{OrderId, SaleId},
     keys::SaleKeys,
     order::FailureReason,
-    queue::{Entry, QueuedOrder, Verdict},
+    queue::{Entry, Holding, QueuedOrder, Verdict},
     sale::Sale,
     scripts::{self, Settlement},
     sql::{
@@ -113,7 +113,10 @@ impl Stores {
             }
             // What it holds is known, which is all that giving it back takes.
             (Err(_), Ok(holding), Resolution::Discarded) => QueuedOrder::without_prices(holding, sale.epoch),
-            (Err(_), Err(_), Resolution::Discarded) => return self.drop_garbage(sale, letter).await,
+            (Err(_), Err(_), Resolution::Discarded) => match letter.entry.claim(sale.id) {
+                Ok(claim) => return self.fail_without_lines(sale, letter, claim).await,
+                Err(_) => return self.drop_garbage(sale, letter).await,
+            },
         };
         require_loaded(sale)?;
         let keys = SaleKeys::new(sale.id);
@@ -125,26 +128,40 @@ impl Stores {
         let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
         let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
         let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
-        let ended = match &verdict {
-            Verdict::Confirmed => Ended::Confirmed,
-            Verdict::Failed { reason, .. } => Ended::Failed(*reason),
-            Verdict::Parked => {
-                return Err(Error::refused("the database refuses this order still; see `dead-letters show`"));
-            }
-        };
+        let ended = ended(&verdict)?;
         let holding = letter.entry.holding(sale.id).ok();
         self.tell_redis(sale, &keys, Settlement { entry: letter.entry, holding, verdict }).await?;
         sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
         Ok(ended)
     }
 
-    /// Ends an entry that does not say what it holds. If it was an order, the units that it took are known
+    /// Ends an order of which it is known whose it is, but not what it holds: it is recorded as failed, without
+    /// lines. Its units are known to nobody but the record, by what is missing there: the sale is recovered.
+    async fn fail_without_lines(&self, sale: &Sale, letter: StoredLetter, claim: Holding) -> Result<Ended> {
+        let order = QueuedOrder::without_prices(claim, sale.epoch);
+        let how = Resolution::Discarded;
+        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
+        let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
+        let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
+        let ended = ended(&verdict)?;
+        self.forget(sale, letter).await?;
+        Ok(ended)
+    }
+
+    /// Ends an entry that does not say whose it is. If it was an order, the units that it took are known
     /// to nobody but the record, by what is missing there: the sale is recovered.
     async fn drop_garbage(&self, sale: &Sale, letter: StoredLetter) -> Result<Ended> {
         sql::dead_letters::discard_garbage(&self.pg, letter.id).await?;
-        if sale.loaded_epoch != sale.epoch {
+        self.forget(sale, letter).await?;
+        Ok(Ended::Dropped)
+    }
+
+    /// Removes what Redis has of an entry whose units are not known, and has the sale recovered if it was an
+    /// order's.
+    async fn forget(&self, sale: &Sale, letter: StoredLetter) -> Result<()> {
+        if require_loaded(sale).is_err() {
             // The sale is fenced because of entries such as this one: its load goes on without it now.
-            return Ok(Ended::Dropped);
+            return Ok(());
         }
         if letter.order.is_some() {
             sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
@@ -152,8 +169,7 @@ impl Stores {
         let keys = SaleKeys::new(sale.id);
         let settlement = Settlement { entry: letter.entry, holding: None, verdict: Verdict::Parked };
         self.tell_redis(sale, &keys, settlement).await?;
-        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
-        Ok(Ended::Dropped)
+        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await
     }
 
     async fn tell_redis(&self, sale: &Sale, keys: &SaleKeys, settlement: Settlement) -> Result<()> {
@@ -162,6 +178,16 @@ impl Stores {
             sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
         }
         Ok(())
+    }
+}
+
+fn ended(verdict: &Verdict) -> Result<Ended> {
+    match verdict {
+        Verdict::Confirmed => Ok(Ended::Confirmed),
+        Verdict::Failed { reason, .. } => Ok(Ended::Failed(*reason)),
+        Verdict::Parked => {
+            Err(Error::refused("the database refuses this order still; see `flashsale dead-letters show`"))
+        }
     }
 }
 

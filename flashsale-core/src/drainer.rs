@@ -58,8 +58,18 @@ pub struct Drainer {
     consumer: String,
     /// Sales of which entries may be pending under our own name, because a unit did not end.
     unfinished: HashSet<SaleId>,
+    /// Sales whose last unit failed.
+    resting: HashMap<SaleId, Rest>,
+    /// Epochs under which Redis was seen to be wrong, until the request to recover is written.
+    distrusted: HashMap<SaleId, Epoch>,
     /// When stale entries of a sale were last claimed, and where the next claim continues.
     claimed: HashMap<SaleId, (Instant, String)>,
+}
+
+/// A sale is left alone for a while after a failure.
+struct Rest {
+    until: Instant,
+    pause: Duration,
 }
 
 /// A batch between `begin` and `settle`.
@@ -81,7 +91,15 @@ impl Drainer {
         // Two processes must never share a name: one would take over what the other is working on.
         let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         let consumer = format!("{}-{}-{:08x}", host.trim(), std::process::id(), rand::random::<u32>());
-        Self { stores, link, consumer, unfinished: HashSet::new(), claimed: HashMap::new() }
+        Self {
+            stores,
+            link,
+            consumer,
+            unfinished: HashSet::new(),
+            resting: HashMap::new(),
+            distrusted: HashMap::new(),
+            claimed: HashMap::new(),
+        }
     }
 
     /// The name under which it takes entries: host, process id, random.
@@ -93,36 +111,44 @@ impl Drainer {
     /// Drains all live sales until shutdown; the batch in hand is finished first. Only decides *when*.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut idle = IDLE_PAUSE.0;
-        let mut failing = FAILURE_PAUSE.0;
         while !shutdown.is_cancelled() {
-            let (mut worked, mut failed) = (false, false);
+            let mut worked = false;
             for sale in self.live_sales() {
-                match self.drain_once(sale).await {
-                    Ok(drained) => worked |= drained.read > 0,
-                    Err(error) => {
-                        tracing::warn!(%error, sale = sale.get(), "draining failed; nothing was acknowledged");
-                        failed = true;
-                    }
-                }
+                worked |= self.drain_unless_resting(sale).await;
             }
-            let pause = if failed {
-                failing = (failing * 2).min(FAILURE_PAUSE.1);
-                // Drainers that were thrown out together shall not come back together.
-                failing.mul_f64(rand::rng().random_range(0.5..1.0))
-            } else if worked {
-                (idle, failing) = (IDLE_PAUSE.0, FAILURE_PAUSE.0);
+            if worked {
+                idle = IDLE_PAUSE.0;
                 continue;
-            } else {
-                failing = FAILURE_PAUSE.0;
-                idle = (idle * 2).min(IDLE_PAUSE.1);
-                idle
-            };
+            }
+            idle = (idle * 2).min(IDLE_PAUSE.1);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(idle) => {}
                 () = shutdown.cancelled() => {}
             }
         }
         self.leave().await;
+    }
+
+    /// Drains a sale, unless it failed a moment ago: one sale in trouble must not hold up the others.
+    async fn drain_unless_resting(&mut self, sale: SaleId) -> bool {
+        if self.resting.get(&sale).is_some_and(|rest| Instant::now() < rest.until) {
+            return false;
+        }
+        match self.drain_once(sale).await {
+            Ok(drained) => {
+                self.resting.remove(&sale);
+                drained.read > 0
+            }
+            Err(error) => {
+                tracing::warn!(%error, sale = sale.get(), "draining failed; nothing was acknowledged");
+                let last = self.resting.get(&sale).map_or(FAILURE_PAUSE.0, |rest| rest.pause);
+                let pause = (last * 2).min(FAILURE_PAUSE.1);
+                // Drainers that were thrown out together shall not come back together.
+                let until = Instant::now() + pause.mul_f64(rand::rng().random_range(0.5..1.0));
+                self.resting.insert(sale, Rest { until, pause });
+                false
+            }
+        }
     }
 
     /// Sales that are in Redis under the epoch that we know.
@@ -139,6 +165,7 @@ impl Drainer {
     /// Does one unit of work for one sale and says what it did. An error leaves everything pending; the
     /// next unit, or another drainer, does it again.
     pub async fn drain_once(&mut self, sale: SaleId) -> Result<Drained> {
+        self.ask_for_recovery(sale).await?;
         let entries = self.read(sale).await?;
         if entries.is_empty() {
             self.unfinished.remove(&sale);
@@ -217,8 +244,8 @@ impl Drainer {
 
     async fn ask_queue<T: redis::FromRedisValue>(&self, sale: SaleId, command: &redis::Cmd) -> Result<T> {
         match self.link.query(command).await {
-            Err(error) if error.is_no_group() => {
-                // The stream was lost, or is being rebuilt right now: the keeper looks into it.
+            Err(error) if error.is_no_queue() => {
+                // It was lost or damaged, or is being rebuilt right now: the keeper looks into it.
                 let known = self.epoch(sale)?;
                 let catalog = self.stores.catalog.refresh().await?;
                 if catalog
@@ -240,7 +267,7 @@ impl Drainer {
     }
 
     /// Marks the entries as processed under the epoch that we know, and sorts them by what is to be done.
-    pub(crate) async fn begin(&self, sale: SaleId, entries: Vec<Entry>) -> Result<Batch> {
+    pub(crate) async fn begin(&mut self, sale: SaleId, entries: Vec<Entry>) -> Result<Batch> {
         let epoch = self.epoch(sale)?;
         let begun = match scripts::begin(&self.link, &SaleKeys::new(sale), epoch, &entries).await {
             Ok(begun) => begun,
@@ -276,8 +303,8 @@ impl Drainer {
     }
 
     /// Records the batch; its verdicts join those that stood before.
-    pub(crate) async fn record(&self, sale: SaleId, batch: &mut Batch) -> Result<()> {
-        let stores = &self.stores;
+    pub(crate) async fn record(&mut self, sale: SaleId, batch: &mut Batch) -> Result<()> {
+        let stores = Arc::clone(&self.stores);
         let orders = std::mem::take(&mut batch.orders);
         if !orders.is_empty() {
             let recorded = stores.ledger.record(sale, batch.epoch, &orders).await;
@@ -314,7 +341,7 @@ impl Drainer {
     }
 
     /// Writes the verdicts back to Redis. Says how many orders' units went back now.
-    pub(crate) async fn settle(&self, sale: SaleId, mut batch: Batch) -> Result<usize> {
+    pub(crate) async fn settle(&mut self, sale: SaleId, mut batch: Batch) -> Result<usize> {
         // Settling as parked does no more than acknowledge.
         let acknowledge = |entry| Settlement { entry, holding: None, verdict: Verdict::Parked };
         batch.settlements.extend(batch.acknowledge.into_iter().map(acknowledge));
@@ -333,14 +360,24 @@ impl Drainer {
     }
 
     /// Redis is wrong under this epoch: the keeper is asked to recover the sale.
-    async fn distrust(&self, sale: SaleId, epoch: Epoch, why: &str) -> Result<()> {
+    async fn distrust(&mut self, sale: SaleId, epoch: Epoch, why: &str) -> Result<()> {
+        let epoch_number = epoch.get();
         tracing::error!(
             sale = sale.get(),
-            epoch = epoch.get(),
+            epoch = epoch_number,
             why,
             "Redis is wrong; a recovery is requested"
         );
-        sql::request_recover(&self.stores.pg, sale, epoch).await?;
+        self.distrusted.insert(sale, epoch);
+        self.ask_for_recovery(sale).await
+    }
+
+    /// What is not written yet is written before the next unit: the entries that showed it may be gone.
+    async fn ask_for_recovery(&mut self, sale: SaleId) -> Result<()> {
+        if let Some(epoch) = self.distrusted.get(&sale) {
+            sql::request_recover(&self.stores.pg, sale, *epoch).await?;
+            self.distrusted.remove(&sale);
+        }
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
     link::{self, Link},
     operator::Operator,
     order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
-    sale::{ActiveProduct, SaleState},
+    sale::{ActiveProduct, Sale, SaleState},
     scripts::{Answer, Reservation, look, rate_limit},
     sql,
 };
@@ -99,7 +99,7 @@ impl Engine {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let redis = link::client(&config.redis_url, config.redis_deadline)?;
         let pg = general_pool(&config)?;
-        let catalog = Arc::new(Catalog::new(pg.clone()));
+        let catalog = Arc::new(Catalog::new(pg.clone(), config.postgres_deadline));
         let stores = Arc::new(Stores {
             link: Link::new(redis.clone(), config.redis_deadline),
             ledger: Ledger::new(ledger::drain_pool(&config.database_url)?),
@@ -200,33 +200,45 @@ impl Engine {
     }
 
     /// The products of all sales that are open right now, by sale and product, with the units that Redis
-    /// has left.
+    /// has left. A sale that is fenced is left out, unless no other is open: then it is an error.
     pub async fn active_products(&self) -> Result<Vec<ActiveProduct>> {
         let catalog = self.stores.catalog.reading()?;
         let mut sales: Vec<_> = catalog.sales.values().filter(|sale| sale.state == SaleState::Open).collect();
         sales.retain(|sale| sale.purged_at.is_none());
         sales.sort_by_key(|sale| sale.id);
-        let mut active = Vec::new();
+        let (mut active, mut fenced) = (Vec::new(), None);
         for sale in sales {
-            let seen = look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
-            let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
-            if !(starts..ends).contains(&seen.now_ms) {
-                continue;
+            match self.active_in(sale).await {
+                Ok(products) => active.extend(products),
+                Err(error) if error.is_fenced() => fenced = Some(error),
+                Err(error) => return Err(error),
             }
-            let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
-            let redis =
-                redis.ok_or_else(|| Error::fenced(sale.id, "its stock in Redis is not known to be right"))?;
-            active.extend(sale.products.iter().map(|product| ActiveProduct {
-                sale: sale.id,
-                starts_at: sale.starts_at,
-                ends_at: sale.ends_at,
-                product: product.clone(),
-                stock_remaining:
-                    redis.stock.get(&product.id).map_or(0, |left| u32::try_from(*left).unwrap_or(0)),
-                seconds_remaining: u64::try_from((ends - seen.now_ms) / 1_000).unwrap_or(0),
-            }));
         }
-        Ok(active)
+        match fenced {
+            Some(error) if active.is_empty() => Err(error),
+            _ => Ok(active),
+        }
+    }
+
+    async fn active_in(&self, sale: &Sale) -> Result<Vec<ActiveProduct>> {
+        let seen = look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
+        let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
+        if !(starts..ends).contains(&seen.now_ms) {
+            return Ok(Vec::new());
+        }
+        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+        let redis =
+            redis.ok_or_else(|| Error::fenced(sale.id, "its stock in Redis is not known to be right"))?;
+        let left = |product| redis.stock.get(&product).map_or(0, |left| u32::try_from(*left).unwrap_or(0));
+        let active = sale.products.iter().map(|product| ActiveProduct {
+            sale: sale.id,
+            starts_at: sale.starts_at,
+            ends_at: sale.ends_at,
+            product: product.clone(),
+            stock_remaining: left(product.id),
+            seconds_remaining: u64::try_from((ends - seen.now_ms) / 1_000).unwrap_or(0),
+        });
+        Ok(active.collect())
     }
 
     /// The recorded orders of a user, newest first: at most `limit`, older than `before` if it is given.

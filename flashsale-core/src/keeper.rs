@@ -1,7 +1,7 @@
 //! The keeper: sees that every live sale is in Redis as the record says, and repairs it where it is not.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOADING_FOR_LONG: Duration = Duration::from_secs(2);
 /// A sale that ended so long ago is removed from Redis.
 const KEEP_AFTER_END_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Redis may be ahead of our reading of the record for so long.
+const AHEAD_FOR_LONG: Duration = Duration::from_secs(5);
 /// An alarm that stands is repeated at this interval.
 const ALARM_EVERY: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,10 @@ pub struct Keeper {
     /// The load that was seen under way in Redis, and since when.
     loading: HashMap<SaleId, (Epoch, String, Instant)>,
     alarmed: HashMap<SaleId, Instant>,
+    /// Since when Redis is ahead of the record.
+    ahead: HashMap<SaleId, Instant>,
+    /// Sales of which nothing is left in Redis, for good.
+    purged: HashSet<SaleId>,
 }
 
 /// What a sale needs, by what both stores say of it.
@@ -54,6 +60,8 @@ enum Need {
     Carry,
     /// Over for a day: its keys go.
     Purge,
+    /// The record is of an older epoch than Redis. For a moment that is our reading of it; for long it is not.
+    Behind,
     /// Nothing that may be repaired without an operator.
     Alarm(&'static str),
 }
@@ -74,8 +82,7 @@ fn need(sale: &Sale, floor: Seq, seen: &Look) -> Need {
         return Need::Alarm("it was loaded by a newer version of this program; upgrade this process");
     }
     if redis.epoch > sale.epoch {
-        // Our reading of the record is older than this Redis: the next look tells.
-        return Need::Nothing;
+        return Need::Behind;
     }
     if redis.epoch < sale.loaded_epoch {
         return Need::Alarm(
@@ -99,8 +106,10 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
         Need::Load("Redis has gone back in time")
     } else if sale.recover_requested >= sale.epoch {
         Need::Load("it was requested")
-    } else if sale.products.iter().any(|product| !redis.stock.contains_key(&product.id)) {
-        Need::Load("Redis has lost the stock")
+    } else if sale.products.iter().any(|product| !redis.stock.contains_key(&product.id))
+        || redis.products < sale.products.len()
+    {
+        Need::Load("Redis has lost the stock or the products")
     } else if (state, redis.starts_ms, redis.ends_ms)
         != (sale.state, sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis())
     {
@@ -115,7 +124,13 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
 
 impl Keeper {
     pub(crate) fn new(stores: Arc<Stores>) -> Self {
-        Self { stores, loading: HashMap::new(), alarmed: HashMap::new() }
+        Self {
+            stores,
+            loading: HashMap::new(),
+            alarmed: HashMap::new(),
+            ahead: HashMap::new(),
+            purged: HashSet::new(),
+        }
     }
 
     /// Looks after all sales until shutdown. Only decides *when*.
@@ -136,8 +151,10 @@ impl Keeper {
     pub async fn keep_once(&mut self) -> Result<()> {
         let catalog = self.stores.catalog.refresh().await?;
         let mut result = Ok(());
-        for sale in catalog.sales.values() {
-            if let Err(error) = self.keep(sale).await {
+        for sale in
+            catalog.sales.values().filter(|sale| !self.purged.contains(&sale.id)).cloned().collect::<Vec<_>>()
+        {
+            if let Err(error) = self.keep(&sale).await {
                 result = result.and(Err(error));
             }
         }
@@ -153,8 +170,25 @@ impl Keeper {
         if !matches!(need, Need::Wait { .. }) {
             self.loading.remove(&sale.id);
         }
+        if need != Need::Behind {
+            self.ahead.remove(&sale.id);
+        }
         match need {
-            Need::Nothing => {}
+            Need::Nothing => {
+                if sale.purged_at.is_some() {
+                    self.purged.insert(sale.id);
+                }
+            }
+            Need::Behind => {
+                let since = *self.ahead.entry(sale.id).or_insert_with(Instant::now);
+                if since.elapsed() > AHEAD_FOR_LONG {
+                    self.alarm(
+                        sale.id,
+                        "Redis stands under a later epoch than the record: was PostgreSQL restored from a backup? \
+                         `flashsale recover` rebuilds Redis from the record",
+                    );
+                }
+            }
             Need::Load(why) => self.load(sale, why).await?,
             Need::Wait { token } => {
                 let now = (sale.epoch, token, Instant::now());
@@ -166,20 +200,26 @@ impl Keeper {
                 }
             }
             Need::Carry => {
+                // Read again: what another keeper has carried meanwhile must not be undone.
+                let catalog = stores.catalog.refresh().await?;
+                let Some(sale) = catalog.sales.get(&sale.id).filter(|now| now.epoch == sale.epoch) else {
+                    return Ok(());
+                };
                 let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
                 scripts::carry_state(&stores.link, &keys, sale.epoch, sale.state, starts, ends).await?;
                 tracing::info!(sale = sale.id.get(), state = %sale.state, "state and window were carried to Redis");
             }
             Need::Purge => self.purge(sale, &keys, seen.sale.is_some()).await?,
-            Need::Alarm(why) => {
-                let due = self.alarmed.get(&sale.id).is_none_or(|at| at.elapsed() > ALARM_EVERY);
-                if due {
-                    tracing::error!(sale = sale.id.get(), "sale is fenced: {why}");
-                    self.alarmed.insert(sale.id, Instant::now());
-                }
-            }
+            Need::Alarm(why) => self.alarm(sale.id, why),
         }
         Ok(())
+    }
+
+    fn alarm(&mut self, sale: SaleId, why: &str) {
+        if self.alarmed.get(&sale).is_none_or(|at| at.elapsed() > ALARM_EVERY) {
+            tracing::error!(sale = sale.get(), "sale is fenced: {why}");
+            self.alarmed.insert(sale, Instant::now());
+        }
     }
 
     /// Removes a sale that is over. In the record first: once it says so nobody loads the sale again, and
@@ -244,6 +284,7 @@ mod tests {
             starts_ms,
             ends_ms,
             stock: HashMap::new(),
+            products: 0,
             book: Vec::new(),
         };
         (sale, redis)
@@ -279,7 +320,7 @@ mod tests {
             // A server that was restarted while loading: the load that is under way will find out.
             (|_, redis| (redis.state, redis.sound) = (None, false), "Wait"),
             (|sale, _| sale.epoch = Epoch(6), "Load"),
-            (|_, redis| redis.epoch = Epoch(6), "Nothing"),
+            (|_, redis| redis.epoch = Epoch(6), "Behind"),
             (|_, redis| redis.epoch = Epoch(4), "Alarm"),
             (|sale, redis| (sale.epoch, redis.epoch) = (Epoch(6), Epoch(4)), "Alarm"),
             (|sale, _| sale.state = SaleState::Paused, "Carry"),

@@ -24,6 +24,9 @@ use crate::{
     scripts::{Answer, RESERVE_BATCH, Reservation, Reserved, reserve},
 };
 
+/// How long a lane waits for a newer epoch.
+const CATCH_UP_WITHIN: Duration = Duration::from_millis(200);
+
 /// An order on its way to Redis.
 pub(crate) struct Waiting {
     pub sale: SaleId,
@@ -169,7 +172,7 @@ impl Lane {
     async fn redis_now(&mut self, left: Duration) -> Result<i64, CallError> {
         if self.clock.is_none() {
             let (seconds, micros): (i64, i64) =
-                self.link.ask_within(&redis::cmd("TIME"), left).await.map_err(not_sent)?;
+                self.link.ask_within(&redis::cmd("TIME"), left).await.map_err(CallError::before_sending)?;
             self.clock = Some((seconds * 1_000_000 + micros, Instant::now()));
         }
         let (redis_us, read_at) = self.clock.expect("it was just set");
@@ -178,6 +181,8 @@ impl Lane {
 
     /// Redis said `fenced`: perhaps the sale stands under a newer epoch than we know of.
     async fn catch_up(&self, known: Epoch, until: Instant) {
+        // Not for long: while PostgreSQL is away one fenced sale must not keep the lanes from the others.
+        let until = until.min(Instant::now() + CATCH_UP_WITHIN);
         if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), self.catalog.refresh()).await {
             tracing::debug!(%error, epoch = known.get(), "fenced, and the epoch cannot be read");
         }
@@ -201,14 +206,6 @@ fn time_left(until: Instant) -> Result<Duration, CallError> {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
-}
-
-/// A call that sends no order: if it is lost, no order was sent.
-fn not_sent(error: CallError) -> CallError {
-    match error {
-        CallError::Lost(why) => CallError::NotSent(why),
-        other => other,
-    }
 }
 
 /// The answer to one caller. After an unsure first sending a refusal may come from the order's own first

@@ -47,9 +47,17 @@ impl CallError {
         }
     }
 
-    /// The consumer group is not there: the stream was lost.
-    pub(crate) fn is_no_group(&self) -> bool {
-        matches!(self, Self::Refused(error) if error.code() == Some("NOGROUP"))
+    /// The queue or its consumer group is not there: it was lost.
+    pub(crate) fn is_no_queue(&self) -> bool {
+        matches!(self, Self::Refused(error) if matches!(error.code(), Some("NOGROUP" | "WRONGTYPE")))
+    }
+
+    /// The same failure of a call that only prepares another one, which then was not sent.
+    pub(crate) fn before_sending(self) -> Self {
+        match self {
+            Self::Lost(why) => Self::NotSent(why),
+            other => other,
+        }
     }
 }
 
@@ -133,7 +141,13 @@ impl Link {
             tokio::time::timeout_at(until.into(), command.query_async::<Value>(&mut connection)).await;
         match answer {
             Ok(Ok(value)) => T::from_redis_value(value).map_err(|error| CallError::Refused(error.into())),
-            Ok(Err(error)) if error.code().is_some() => Err(CallError::Refused(error)),
+            Ok(Err(error)) if error.code().is_some() => {
+                // A demoted or starting server: the next connection may lead to the right one.
+                if matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN")) {
+                    self.give_up(number).await;
+                }
+                Err(CallError::Refused(error))
+            }
             Ok(Err(error)) => {
                 self.give_up(number).await;
                 Err(CallError::Lost(error.to_string()))

@@ -157,7 +157,11 @@ impl Load<'_> {
                 progress(LoadProgress { written, total });
             }
         }
-        self.step(&LoadStep::Queue(&rebuilt.dropped)).await?;
+        // At least once, for the group.
+        self.step(&LoadStep::Queue(&[])).await?;
+        for dropped in rebuilt.dropped.chunks(CHUNK) {
+            self.step(&LoadStep::Queue(dropped)).await?;
+        }
         for letter in &rebuilt.ended_letters {
             sql::dead_letters::finish_dead_letter(&self.stores.pg, *letter).await?;
         }
@@ -169,10 +173,14 @@ impl Load<'_> {
         if !sql::sales::set_loaded_epoch(&self.stores.pg, self.sale, self.epoch).await? {
             return Err(Error::fenced(self.sale, "another load has overtaken this one"));
         }
+        // As the record says now: the sale may have been paused since it was read.
+        let catalog = self.stores.catalog.refresh().await?;
+        let sale =
+            catalog.sales.get(&self.sale).ok_or_else(|| Error::not_found(format!("sale {}", self.sale)))?;
         let step = LoadStep::Open {
-            state: rebuilt.state,
-            starts_ms: rebuilt.starts_ms,
-            ends_ms: rebuilt.ends_ms,
+            state: sale.state,
+            starts_ms: sale.starts_at.timestamp_millis(),
+            ends_ms: sale.ends_at.timestamp_millis(),
             seq: rebuilt.seq,
         };
         let Err(error) = self.step(&step).await else { return Ok(()) };

@@ -119,16 +119,21 @@ impl Entry {
     /// What it holds of stock, quota and key, or why that cannot be read. Prices, instant and epoch may be
     /// unreadable: they are not needed to keep the books right.
     pub(crate) fn holding(&self, sale: SaleId) -> Result<Holding, String> {
-        let id: OrderId = self.parsed("order")?;
-        if id.sale() != sale {
-            return Err(format!("order {id} belongs to sale {}", id.sale()));
-        }
         let units = self.field("lines").unwrap_or_default().split(',').map(parse_units);
         let units = units.collect::<Option<Vec<_>>>().ok_or("field \"lines\" cannot be read")?;
         let mut products: Vec<_> = units.iter().map(|(product, _)| *product).collect();
         products.sort_unstable();
         if products.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("field \"lines\" names a product twice".to_owned());
+        }
+        Ok(Holding { units, ..self.claim(sale)? })
+    }
+
+    /// Whose order it is and under which key, without the units, or why that cannot be read.
+    pub(crate) fn claim(&self, sale: SaleId) -> Result<Holding, String> {
+        let id: OrderId = self.parsed("order")?;
+        if id.sale() != sale {
+            return Err(format!("order {id} belongs to sale {}", id.sale()));
         }
         let fingerprint = self.field("fingerprint").ok_or("field \"fingerprint\" is missing or not text")?;
         if fingerprint.is_empty() || !fingerprint.bytes().all(|b| b.is_ascii_alphanumeric()) {
@@ -140,7 +145,7 @@ impl Entry {
             key: self.parsed("key")?,
             fingerprint: Fingerprint::from_store(fingerprint),
             seq: Seq(self.parsed("seq")?),
-            units,
+            units: Vec::new(),
         })
     }
 }

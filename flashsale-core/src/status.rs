@@ -26,6 +26,8 @@ enum Redis {
     Sound(String),
     /// It holds nothing, or is being loaded: what was seen, to be compared with a second look.
     Blank(Option<(Epoch, Option<SaleState>, String)>),
+    /// It stands under an epoch that is not ours: a recovery of which one of us has not heard.
+    OtherEpoch,
     /// It may be an older copy: its word does not count, and it cannot be excluded that it is shown.
     Doubtful(&'static str),
 }
@@ -47,6 +49,7 @@ impl Stores {
         match self.read_redis(id).await? {
             Redis::Sound(value) if value.is_empty() => self.recorded_status(id).await,
             Redis::Sound(value) => parse(id, &value).map(Some),
+            Redis::OtherEpoch => Err(Error::fenced(sale.id, "Redis stands under another epoch")),
             Redis::Doubtful(why) => Err(Error::fenced(sale.id, why)),
             Redis::Blank(seen) => {
                 let status = self.recorded_status(id).await?;
@@ -60,8 +63,7 @@ impl Stores {
 
     async fn read_redis(&self, id: OrderId) -> Result<Redis> {
         let first = self.read_redis_once(id).await?;
-        if let Redis::Doubtful("another epoch") = first {
-            // A recovery that we have not heard of yet.
+        if let Redis::OtherEpoch = first {
             self.catalog.refresh().await?;
             return self.read_redis_once(id).await;
         }
@@ -78,7 +80,7 @@ impl Stores {
             Some(LookedSale { epoch, state: None, token, .. }) if epoch == sale.epoch => {
                 Redis::Blank(Some((epoch, None, token)))
             }
-            Some(seen) if seen.epoch != sale.epoch => Redis::Doubtful("another epoch"),
+            Some(seen) if seen.epoch != sale.epoch => Redis::OtherEpoch,
             Some(seen) if !seen.counts_under(sale.epoch) => {
                 Redis::Doubtful("Redis was restarted or replaced")
             }

@@ -250,7 +250,7 @@ impl Stores {
         command.arg(queue).arg(GROUP).arg("-").arg("+").arg(100_000);
         match self.link.ask::<Vec<(String, String, i64, i64)>>(&command).await {
             Ok(pending) => Ok(pending.into_iter().map(|(id, ..)| id).collect()),
-            Err(error) if error.is_no_group() => Ok(Vec::new()),
+            Err(error) if error.is_no_queue() => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }

@@ -16,8 +16,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Rebuilt {
     pub state: SaleState,
-    pub starts_ms: i64,
-    pub ends_ms: i64,
     pub seq: Seq,
     /// Product → units left. May be negative: never clamped, or units would appear from nowhere later.
     pub stock: Vec<(String, String)>,
@@ -41,8 +39,6 @@ pub(crate) fn rebuild(record: &Snapshot, entries: &[Entry], known: Seq) -> Rebui
     let sale = &record.sale;
     let mut out = Rebuilt {
         state: sale.state,
-        starts_ms: sale.starts_at.timestamp_millis(),
-        ends_ms: sale.ends_at.timestamp_millis(),
         seq: known.max(sale.recorded_seq),
         stock: Vec::new(),
         product: Vec::new(),

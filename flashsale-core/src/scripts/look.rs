@@ -37,6 +37,8 @@ pub(crate) struct LookedSale {
     pub ends_ms: i64,
     /// Units left; may be negative after a recovery.
     pub stock: HashMap<ProductId, i64>,
+    /// Products of which limit and price are there.
+    pub products: usize,
     /// The values of the book's fields that were asked for; empty where it has none.
     pub book: Vec<String>,
 }
@@ -67,11 +69,23 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Res
     let version = reply.next()?;
     let (starts_ms, ends_ms) = (reply.next()?, reply.next()?);
     let stock = stock(reply.next()?);
-    let book = reply.next()?;
+    let (products, book) = (reply.next()?, reply.next()?);
     Ok(Look {
         now_ms,
         server,
-        sale: Some(LookedSale { epoch, state, seq, token, sound, version, starts_ms, ends_ms, stock, book }),
+        sale: Some(LookedSale {
+            epoch,
+            state,
+            seq,
+            token,
+            sound,
+            version,
+            starts_ms,
+            ends_ms,
+            stock,
+            products,
+            book,
+        }),
     })
 }
 

@@ -65,7 +65,10 @@ impl Script {
     async fn run_within(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Reply, CallError> {
         let value = match self.send(link, command, deadline).await {
             Err(CallError::Refused(error)) if error.code() == Some("NOSCRIPT") => {
-                let _: String = link.ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text)).await?;
+                let _: String = link
+                    .ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text))
+                    .await
+                    .map_err(CallError::before_sending)?;
                 self.send(link, command, deadline).await?
             }
             other => other?,

@@ -61,14 +61,19 @@ pub(crate) async fn reserve(
     for order in orders {
         push_order(&mut command, order);
     }
-    let mut reply = RESERVE.run_within(link, &command, deadline).await?;
+    let reply = RESERVE.run_within(link, &command, deadline).await?;
+    // The script has run: an answer that cannot be read does not say that nothing happened.
+    read(reply, orders.len()).map_err(|error| CallError::Lost(error.to_string()))
+}
+
+fn read(mut reply: Reply, orders: usize) -> Result<Reserved, CallError> {
     if reply.word == "late" {
         return Ok(Reserved::Late { redis_us: reply.next()? });
     }
     let mut reply = reply.expect("ok")?;
     let seq = Seq(reply.next()?);
     let redis_us = reply.next()?;
-    let answers = orders.iter().map(|_| answer(reply.list()?)).collect::<Result<_, _>>()?;
+    let answers = (0..orders).map(|_| answer(reply.list()?)).collect::<Result<_, _>>()?;
     Ok(Reserved::Decided { seq, redis_us, answers })
 }
 

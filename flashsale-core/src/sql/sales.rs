@@ -63,7 +63,17 @@ pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId) -> Result<Option<Load
         .bind(sale_key(sale))
         .fetch_one(&mut *conn)
         .await?;
-    Ok(got.then(|| LoadLock { session: conn.detach() }))
+    if !got {
+        return Ok(None);
+    }
+    let mut session = conn.detach();
+    // A loader that is frozen, or whose host is gone, must not keep the others from loading. (Since version
+    // 14; an older server keeps the lock until it notices.)
+    let limit = sqlx::query("SET idle_session_timeout = '30s'").execute(&mut session).await;
+    if let Err(error) = limit {
+        tracing::debug!(%error, "the load's lock has no limit of its own");
+    }
+    Ok(Some(LoadLock { session }))
 }
 
 /// Begins a new epoch, above the one that Redis has: a record that was restored from a backup is behind it.

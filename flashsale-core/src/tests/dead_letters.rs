@@ -277,12 +277,14 @@ async fn an_unreadable_order_keeps_a_load_fenced_until_it_is_discarded() {
         assert!(dry_run.lines.iter().any(|line| line.contains("would stay fenced")), "{dry_run:?}");
         let letter = only_letter(&shop).await;
         assert_eq!(letter.order, Some(damaged));
-        assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), Ended::Dropped);
+        let discarded = Ended::Failed(crate::FailureReason::Discarded);
+        assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), discarded);
         assert_fenced(&shop, "not loaded yet").await;
         kept_open(&shop).await;
         shop.drain().await;
         assert_eq!(letters(&shop).await.len(), 0);
         assert_eq!(state(&shop, kept).await, OrderState::Confirmed);
+        assert_eq!(state(&shop, damaged).await, OrderState::Failed);
         assert_eq!((shop.left(0).await, recorded(&shop).await), (9, vec![1]));
         shop.assert_sound().await;
     }
@@ -292,15 +294,22 @@ async fn an_unreadable_order_keeps_a_load_fenced_until_it_is_discarded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_order_that_is_discarded_gives_back_by_a_recovery() {
     let shop = Shop::open(&[(10, 3)]).await;
-    admitted(shop.buy("bob", "k", &[(0, 2)]).await);
+    let id = admitted(shop.buy("bob", "k", &[(0, 2)]).await);
     damage_field(&shop, "lines", b"one of each").await;
     shop.drain().await;
     let letter = only_letter(&shop).await;
-    assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), Ended::Dropped);
+    let discarded = Ended::Failed(crate::FailureReason::Discarded);
+    assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), discarded);
     assert!(shop.engine.operator().discard(letter.id).await.unwrap_err().is_not_found());
     shop.keeper().keep_once().await.unwrap();
     assert_eq!((epoch(&shop).await, shop.left(0).await), (Epoch(2), 10));
     let seen = scripts::look(&shop.stores().link, &shop.keys(), &["q/bob/1".to_owned()]).await.unwrap();
     assert_eq!(seen.sale.unwrap().book, [""]);
+    // The client was told 202, so the order must end, not be forgotten.
+    let status = shop.engine.order_status(id).await.unwrap().unwrap();
+    assert_eq!(
+        (status.state, status.failure),
+        (crate::OrderState::Failed, Some(crate::FailureReason::Discarded))
+    );
     shop.assert_sound().await;
 }

@@ -108,7 +108,7 @@ async fn busy_shop() -> (Shop, Vec<OrderId>, OrderId) {
     shop.drain().await;
     let parked = parked_order(&shop, "bob").await;
     let taken = admitted(shop.buy("cat", "k", &[(0, 2)]).await);
-    let drainer = shop.engine.drainer();
+    let mut drainer = shop.engine.drainer();
     let entries = shop.engine.drainer().read(shop.sale).await.unwrap();
     drainer.begin(shop.sale, entries).await.unwrap();
     let queued = admitted(shop.buy("dan", "k", &[(0, 2)]).await);

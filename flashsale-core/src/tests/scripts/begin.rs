@@ -41,6 +41,7 @@ async fn says_where_each_order_stands() {
         Row("an entry that holds no order now", &["XADD queue 3-0 x y"], "3-0 @A", "gone", UNCHANGED),
         Row("a queue that is lost", &["DEL queue"], "1-0 @A", "gone", UNCHANGED),
         Row("no state", &["HDEL book o/@A"], "1-0 @A", "missing", UNCHANGED),
+        Row("a state that is none", &["HSET book o/@A X1"], "1-0 @A", "missing", UNCHANGED),
         Row("no book", &["DEL book"], "1-0 @A | 2-0 @B", "missing | missing", UNCHANGED),
         Row("an entry without an order", &["XADD queue 3-0 x y"], "3-0 -", "missing", UNCHANGED),
         Row("an entry whose order is no id", &["XADD queue 3-0 order x"], "3-0 x", "missing", UNCHANGED),

@@ -245,6 +245,7 @@ async fn is_fenced() {
     let mut rows = guard_rows(BUY);
     rows.extend([
         Row("the caller has seen more", &[], "seen=5 | @A ann k1 f1 1x2", "fenced behind", UNCHANGED),
+        Row("a product without its price", &["HDEL product 1"], BUY, "fenced product", UNCHANGED),
         Row("a product without stock", &["HDEL stock 1"], BUY, "fenced product", UNCHANGED),
         Row("all stock is gone", &["DEL stock"], BUY, "fenced product", UNCHANGED),
         Row("a stock that is no number", &["HSET stock 1 many"], BUY, "fenced product", UNCHANGED),

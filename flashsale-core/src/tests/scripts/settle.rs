@@ -249,6 +249,9 @@ async fn gives_back_only_once_and_only_what_is_known() {
         Row("confirmed, then failed, in a batch", &[], confirm_then_fail, NOTHING, A_CONFIRMED),
         Row("confirmed, no state", &["HDEL book o/@A"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
         Row("failed, no state", &["HDEL book o/@A"], FAIL_A, MISSING, A_ACKNOWLEDGED),
+        Row("a state that is none", &["HSET book o/@A X1"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
+        Row("failed, its stock is lost", &["HDEL stock 2"], FAIL_A, MISSING, A_ACKNOWLEDGED),
+        Row("failed, its quota is no number", &["HSET book q/ann/1 x"], FAIL_A, MISSING, A_ACKNOWLEDGED),
         Row(
             "no state, no entry",
             &["HDEL book o/@A"],
