@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID")]
     sale: Option<SaleId>,
     /// How long orders that wait when the audit begins may take to leave the queue
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience: u64,
 }
 

@@ -1,6 +1,9 @@
 //! How a failure is told: one message with its remedy, and an exit code.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// The person at the keyboard has to change something about the call: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -12,15 +15,20 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage(message.into()).into()
 }
 
+/// A line on stderr. `eprintln!` would panic where nobody reads it any more.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Tells a failure on stderr and makes an exit code of it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         // Whoever read our results, such as `head`, has seen enough; a message would only disturb.
         return ExitCode::FAILURE;
     }
-    eprintln!("error: {}", describe(error));
+    tell(&format!("error: {}", describe(error)));
     if let Some(remedy) = remedy(error) {
-        eprintln!("{remedy}");
+        tell(remedy);
     }
     let core = error.downcast_ref::<flashsale_core::Error>();
     let invalid = core.is_some_and(|error| error.invalid().is_some());

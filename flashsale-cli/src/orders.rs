@@ -133,7 +133,7 @@ async fn show(engine: &Engine, id: OrderId, output: Output) -> anyhow::Result<()
 
 async fn watch(engine: &Engine, id: OrderId, output: Output) -> anyhow::Result<()> {
     let waiting = output::spinner(format!("watching order {id}"));
-    let mut shown = None;
+    let (mut shown, mut told) = (None, false);
     loop {
         match engine.order_status(id).await {
             Ok(None) => bail!("order {id} not found"),
@@ -148,7 +148,13 @@ async fn watch(engine: &Engine, id: OrderId, output: Output) -> anyhow::Result<(
                 }
             }
             // The order is safe wherever it is: go on until the stores answer again.
-            Err(error) if error.is_transient() => waiting.set_message(format!("{error}; trying again")),
+            Err(error) if error.is_transient() => {
+                if !told {
+                    told = true;
+                    waiting
+                        .suspend(|| crate::failure::tell(&format!("{error}; trying again, Ctrl-C to stop")));
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(WATCH_EVERY).await;

@@ -88,6 +88,9 @@ pub struct Engine {
     closing: CancellationToken,
 }
 
+/// A probe that takes longer is of no use to who asks.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// An engine on these two stores. Connections are made when they are first needed, so it can be made
     /// while a store is away; the URLs themselves must be right.
@@ -262,8 +265,14 @@ impl Engine {
 
     /// Whether the stores can be reached and the open sales can sell, one line each.
     pub async fn readiness(&self) -> Vec<Dependency> {
-        let redis = self.stores.link.ask::<String>(&redis::cmd("PING")).await.map_err(Error::from);
-        let postgres = self.stores.catalog.refresh().await;
+        let ping = redis::cmd("PING");
+        let postgres = tokio::time::timeout(PROBE_WITHIN, self.stores.catalog.refresh());
+        let (redis, postgres) = futures::join!(self.stores.link.query::<String>(&ping), postgres);
+        let redis = redis.map_err(Error::from);
+        let postgres =
+            postgres.unwrap_or_else(|_| Err(Error::unavailable("PostgreSQL did not answer in time")));
+        // Without Redis nothing can be said of the sales, and each would take its time to say so.
+        let sales = if redis.is_ok() { self.stores.catalog.reading().ok() } else { None };
         let mut lines = vec![
             Dependency {
                 name: "redis".to_owned(),
@@ -276,7 +285,7 @@ impl Engine {
                 problem: postgres.as_ref().err().map(ToString::to_string),
             },
         ];
-        for sale in postgres.iter().flat_map(|reading| reading.sales.values()) {
+        for sale in sales.iter().flat_map(|reading| reading.sales.values()) {
             let over = sale.ends_at < chrono::Utc::now();
             if sale.state != SaleState::Open || sale.purged_at.is_some() || over {
                 continue;

@@ -225,6 +225,7 @@ impl NewSale {
             "must be 1-64 characters of a-z, 0-9 and -",
         )?;
         require((1..=200).contains(&self.name.len()), "name", "must be 1-200 bytes long")?;
+        require(is_plain(&self.name), "name", NOT_PLAIN)?;
         require(self.starts_at < self.ends_at, "ends_at", "must be after starts_at")?;
         require(!self.products.is_empty(), "products", "must name at least one product")?;
         require(self.products.len() <= Self::MAX_PRODUCTS, "products", "must be at most 1000")?;
@@ -246,11 +247,23 @@ impl NewSale {
     }
 }
 
+const NOT_PLAIN: &str = "must not hold control characters";
+
+/// Such a text can be shown on a terminal, and PostgreSQL can hold it.
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() && c != '\n')
+}
+
 impl NewProduct {
     fn validate(&self, currency: Currency) -> Result<(), Invalid> {
         let require =
             |ok: bool, field: &str, reason: &str| if ok { Ok(()) } else { Err(Invalid::new(field, reason)) };
         require((1..=200).contains(&self.name.len()), "name", "must be 1-200 bytes long")?;
+        for (text, field) in
+            [(&self.name, "name"), (&self.description, "description"), (&self.image_url, "image_url")]
+        {
+            require(is_plain(text), field, NOT_PLAIN)?;
+        }
         require(self.description.len() <= 4_000, "description", "must be at most 4000 bytes long")?;
         require(self.image_url.len() <= 2_000, "image_url", "must be at most 2000 bytes long")?;
         require((1..=NewSale::MAX_STOCK).contains(&self.stock), "stock", "must be between 1 and 10000000")?;

@@ -9,7 +9,10 @@ use axum::{
 use futures::StreamExt;
 use serde_json::{Map, Value};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    problem::{Code, Problem},
+    repeated::Repeated,
+};
 
 /// An order of 20 lines takes less than a tenth of it.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -29,6 +32,10 @@ pub(crate) async fn json_object(headers: &HeaderMap, body: Body) -> Result<Map<S
     if !is_json(headers) {
         let detail = "The body must be JSON, with Content-Type: application/json.";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
+    // Two readers of the same body must not read two orders.
+    if let Ok(Some(member)) = serde_json::from_slice::<Repeated>(&bytes).map(|repeated| repeated.0) {
+        return Err(Problem::invalid(&member, "is there twice"));
     }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(members)) => Ok(members),

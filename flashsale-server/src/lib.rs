@@ -21,6 +21,7 @@ mod order_request;
 mod orders;
 mod problem;
 mod rate_limit;
+mod repeated;
 mod run;
 mod sales;
 mod serve;

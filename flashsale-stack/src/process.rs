@@ -153,9 +153,22 @@ fn knows_pdeathsig(setpriv: &Path) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// GNU env does since 8.31.
+fn resets_signals() -> bool {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,QUIT,TERM", "/bin/sh", "-c", ":"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 fn with_death_signal(setpriv: &Path, signal: Signal) -> Command {
     let mut command = Command::new(setpriv);
     command.args(["--pdeathsig", short_name(signal), "--"]);
+    if resets_signals() {
+        // A shell in the background of a script ignores SIGINT, and hands that down. The death signal of a
+        // server that has not installed its handlers yet would be ignored too.
+        command.args(["env", "--default-signal=INT,QUIT,TERM"]);
+    }
     command.args(["/bin/sh", "-c", IF_PARENT_LIVES]).arg(process::id().to_string());
     command
 }

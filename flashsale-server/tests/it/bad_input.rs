@@ -64,6 +64,13 @@ async fn bad_input_changes_nothing() {
         (raw("{".to_owned()), "body"),
         (raw(String::new()), "body"),
         (raw("[".repeat(10_000)), "body"),
+        (
+            raw(format!(
+                r#"{{"idempotencyKey":"k","items":[{{"productId":{},"quantity":1,"quantity":2}}]}}"#,
+                sale.products[0]
+            )),
+            "quantity",
+        ),
         (order("a/b").json(&json!({"idempotencyKey": "k", "items": [line(json!(1))]})), "X-User-Id"),
         (
             order(&"u".repeat(101)).json(&json!({"idempotencyKey": "k", "items": [line(json!(1))]})),
