@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use flashsale_core::Engine;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -30,6 +30,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Orders that are worked on at once; further ones wait their turn. Ten thousand at once would take turns on
 /// a few cores, and each would see its Redis deadline pass while Redis had answered long ago.
 const ORDERS_AT_ONCE: usize = 1_024;
+/// How long an order waits for its turn. Nothing of it was sent until then, so that this is no unknown outcome.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the operator decided about requests.
 #[derive(Debug, Clone)]
@@ -49,7 +51,7 @@ pub struct App {
     pub(crate) policy: Arc<Policy>,
     pub(crate) draining: CancellationToken,
     /// A turn for each order that is worked on.
-    pub(crate) turns: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 impl App {
@@ -58,6 +60,12 @@ impl App {
     pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
         let turns = Arc::new(Semaphore::new(ORDERS_AT_ONCE));
         Self { engine, policy: Arc::new(policy), draining, turns }
+    }
+
+    /// Waits until an order may be worked on; it has the turn until it drops it.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(Problem::unavailable)
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn place(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let order = order_request::parse(user, &parts.headers, &body::json_object(&parts.headers, body).await?)?;
-    let _turn = app.turns.acquire().await.map_err(|_| Problem::unavailable())?;
+    let _turn = app.turn().await?;
     app.policy.rate_limit.check(&app.engine, client).await?;
     let key = order.key.clone();
     match app.engine.reserve(order).await? {
