@@ -125,25 +125,40 @@ impl Stores {
         scripts::begin(&self.link, &keys, sale.epoch, &unqueued)
             .await
             .map_err(|error| error.in_sale(sale.id))?;
-        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
-        let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
-        let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
-        let ended = ended(&verdict)?;
+        let (verdict, ended) = self.decide(sale, &letter, &order, how).await?;
         let holding = letter.entry.holding(sale.id).ok();
         self.tell_redis(sale, &keys, Settlement { entry: letter.entry, holding, verdict }).await?;
         sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
         Ok(ended)
     }
 
+    /// Has the record decide a parked order, once.
+    async fn decide(
+        &self,
+        sale: &Sale,
+        letter: &StoredLetter,
+        order: &QueuedOrder,
+        how: Resolution,
+    ) -> Result<(Verdict, Ended)> {
+        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, order, how).await;
+        let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
+        let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
+        let ended = match &verdict {
+            Verdict::Confirmed => Ended::Confirmed,
+            Verdict::Failed { reason, .. } => Ended::Failed(*reason),
+            Verdict::Parked => {
+                let why = "the database refuses this order still; see `flashsale dead-letters show`";
+                return Err(Error::refused(why));
+            }
+        };
+        Ok((verdict, ended))
+    }
+
     /// Ends an order of which it is known whose it is, but not what it holds: it is recorded as failed, without
     /// lines. Its units are known to nobody but the record, by what is missing there: the sale is recovered.
     async fn fail_without_lines(&self, sale: &Sale, letter: StoredLetter, claim: Holding) -> Result<Ended> {
         let order = QueuedOrder::without_prices(claim, sale.epoch);
-        let how = Resolution::Discarded;
-        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, &order, how).await;
-        let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
-        let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
-        let ended = ended(&verdict)?;
+        let (_, ended) = self.decide(sale, &letter, &order, Resolution::Discarded).await?;
         self.forget(sale, letter).await?;
         Ok(ended)
     }
@@ -178,16 +193,6 @@ impl Stores {
             sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
         }
         Ok(())
-    }
-}
-
-fn ended(verdict: &Verdict) -> Result<Ended> {
-    match verdict {
-        Verdict::Confirmed => Ok(Ended::Confirmed),
-        Verdict::Failed { reason, .. } => Ok(Ended::Failed(*reason)),
-        Verdict::Parked => {
-            Err(Error::refused("the database refuses this order still; see `flashsale dead-letters show`"))
-        }
     }
 }
 

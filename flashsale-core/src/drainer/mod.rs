@@ -288,13 +288,7 @@ impl Drainer {
 
     /// Redis is wrong under this epoch: the keeper is asked to recover the sale.
     async fn distrust(&mut self, sale: SaleId, epoch: Epoch, why: &str) -> Result<()> {
-        let epoch_number = epoch.get();
-        tracing::error!(
-            sale = sale.get(),
-            epoch = epoch_number,
-            why,
-            "Redis is wrong; a recovery is requested"
-        );
+        tracing::error!(%sale, %epoch, why, "Redis is wrong; a recovery is requested");
         self.distrusted.insert(sale, epoch);
         self.ask_for_recovery(sale).await
     }

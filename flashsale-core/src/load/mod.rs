@@ -32,6 +32,8 @@ use crate::{
 const CHUNK: usize = 1_000;
 /// Entries of the stream that are read at once.
 const PAGE: usize = 1_000;
+/// A loader that is not heard of for so long keeps nobody else from loading.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// A big book takes its time to be removed and written.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -66,8 +68,13 @@ impl Stores {
         why: &str,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Option<Epoch>> {
-        let Some(lock) = sql::sales::lock_load(&self.pg, sale).await? else { return Ok(None) };
-        let loaded = self.load_alone(sale, judged, why, progress).await;
+        let Some(mut lock) = sql::sales::lock_load(&self.pg, sale, LOCK_LIMIT).await? else {
+            return Ok(None);
+        };
+        let loaded = tokio::select! {
+            loaded = self.load_alone(sale, judged, why, progress) => loaded,
+            never = lock.keep() => match never {},
+        };
         lock.release().await;
         loaded
     }

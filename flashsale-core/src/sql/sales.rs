@@ -1,6 +1,6 @@
 //! Sales: their rows are the lock of everything that is written about them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
@@ -43,9 +43,22 @@ pub(crate) async fn raise_recorded_seq(
 pub(crate) struct LoadLock {
     /// The lock is its session's: closing it lets go too, but only when the server gets to notice.
     session: PgConnection,
+    limit: Duration,
 }
 
 impl LoadLock {
+    /// Keeps the lock for as long as this is polled, which a frozen process does not. Never returns: a lock
+    /// that was lost costs work and nothing else.
+    pub(crate) async fn keep(&mut self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(self.limit / 3).await;
+            if let Err(error) = sqlx::query("SELECT 1").execute(&mut self.session).await {
+                tracing::warn!(%error, "the lock of a load is lost; another process may begin the load anew");
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Lets go at once: a load that is asked for in the next moment must not be refused for this one.
     pub(crate) async fn release(mut self) {
         let unlocked = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut self.session).await;
@@ -57,7 +70,10 @@ impl LoadLock {
 
 /// The lock of loading this sale; `None` if another process has it. It only saves work: epoch, token and
 /// chunk number are what keeps two loads from harming each other.
-pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId) -> Result<Option<LoadLock>> {
+///
+/// A loader that is frozen, or whose host is gone, loses it after `limit`. (Since PostgreSQL 14; an older
+/// server keeps the lock until it notices.)
+pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId, limit: Duration) -> Result<Option<LoadLock>> {
     let mut conn = pool.acquire().await?;
     let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('flashsale: load sale'), $1)")
         .bind(sale_key(sale))
@@ -67,13 +83,14 @@ pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId) -> Result<Option<Load
         return Ok(None);
     }
     let mut session = conn.detach();
-    // A loader that is frozen, or whose host is gone, must not keep the others from loading. (Since version
-    // 14; an older server keeps the lock until it notices.)
-    let limit = sqlx::query("SET idle_session_timeout = '30s'").execute(&mut session).await;
-    if let Err(error) = limit {
+    let set = sqlx::query("SELECT set_config('idle_session_timeout', $1, false)")
+        .bind(limit.as_millis().to_string())
+        .execute(&mut session)
+        .await;
+    if let Err(error) = set {
         tracing::debug!(%error, "the load's lock has no limit of its own");
     }
-    Ok(Some(LoadLock { session }))
+    Ok(Some(LoadLock { session, limit }))
 }
 
 /// Begins a new epoch, above the one that Redis has: a record that was restored from a backup is behind it.

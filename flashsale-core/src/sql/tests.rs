@@ -1,6 +1,8 @@
 //! The statements that are not part of a ledger's transaction, on a real PostgreSQL.
 
-use chrono::{Duration, Utc};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
 use sqlx::PgPool;
 
 use super::{dead_letters, history, new_sale::create_sale, orders, sales, snapshot};
@@ -17,6 +19,8 @@ use crate::{
     sale::{Epoch, SaleState, Seq},
     test_support::database,
 };
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 fn sale(slug: &str, products: &[Option<i64>]) -> NewSale {
     let currency = "USD".parse().unwrap();
@@ -35,7 +39,7 @@ fn sale(slug: &str, products: &[Option<i64>]) -> NewSale {
         name: "Noon".to_owned(),
         currency,
         starts_at: Utc::now(),
-        ends_at: Utc::now() + Duration::hours(1),
+        ends_at: Utc::now() + TimeDelta::hours(1),
         products: products.iter().map(product).collect(),
     }
 }
@@ -112,12 +116,28 @@ async fn one_process_loads_a_sale_at_a_time() {
     let (pg, url) = connect().await;
     let other = PgPool::connect(&url).await.unwrap();
     let ids = [SaleId::try_from(1).unwrap(), SaleId::try_from(2).unwrap()];
-    let lock = sales::lock_load(&pg, ids[0]).await.unwrap().expect("free");
-    assert!(sales::lock_load(&other, ids[0]).await.unwrap().is_none());
-    assert!(sales::lock_load(&other, ids[1]).await.unwrap().is_some());
+    let lock = sales::lock_load(&pg, ids[0], LIMIT).await.unwrap().expect("free");
+    assert!(sales::lock_load(&other, ids[0], LIMIT).await.unwrap().is_none());
+    assert!(sales::lock_load(&other, ids[1], LIMIT).await.unwrap().is_some());
     drop(lock);
-    let freed = async { while sales::lock_load(&other, ids[0]).await.unwrap().is_none() {} };
-    tokio::time::timeout(std::time::Duration::from_secs(10), freed).await.expect("let go");
+    let freed = async { while sales::lock_load(&other, ids[0], LIMIT).await.unwrap().is_none() {} };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("let go");
+}
+
+/// A frozen loader, whose lock is not kept, must not keep the others from loading; one that works keeps it.
+#[tokio::test]
+async fn the_load_lock_is_kept_by_who_works_and_lost_by_who_is_frozen() {
+    const SHORT: Duration = Duration::from_millis(600);
+    let (pg, _) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    let mut lock = sales::lock_load(&pg, id, SHORT).await.unwrap().expect("free");
+    // Four times the limit.
+    let kept = tokio::time::timeout(SHORT * 4, lock.keep()).await;
+    assert!(kept.is_err() && sales::lock_load(&pg, id, SHORT).await.unwrap().is_none());
+    // From here it is held, but by somebody who does nothing.
+    let freed = async { while sales::lock_load(&pg, id, SHORT).await.unwrap().is_none() {} };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("lost");
+    drop(lock);
 }
 
 #[tokio::test]
