@@ -8,30 +8,24 @@ use axum::{
     http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use flashsale_core::Engine;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    health,
+    health, history,
     identity::{Auth, TrustedProxies},
+    limits::{LimitArgs, Turns},
     orders,
     problem::{self, Code, Problem},
-    rate_limit::RateLimitSetting,
-    sales,
+    sales, status,
 };
 
 /// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
 /// better answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Orders that are worked on at once; further ones wait their turn. Ten thousand at once would take turns on
-/// a few cores, and each would see its Redis deadline pass while Redis had answered long ago.
-const ORDERS_AT_ONCE: usize = 1_024;
-/// How long an order waits for its turn. Nothing of it was sent until then, so that this is no unknown outcome.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the operator decided about requests.
 #[derive(Debug, Clone)]
@@ -40,8 +34,15 @@ pub struct Policy {
     pub auth: Auth,
     /// Whose headers are believed.
     pub trusted_proxies: TrustedProxies,
-    /// How many orders one address may send.
-    pub rate_limit: RateLimitSetting,
+    /// How much clients may ask for.
+    pub limits: LimitArgs,
+}
+
+impl Default for Policy {
+    /// What the flags say when nothing is given: the `X-User-Id` header, believed from this machine.
+    fn default() -> Self {
+        Self { auth: Auth::Header, trusted_proxies: TrustedProxies::default(), limits: LimitArgs::default() }
+    }
 }
 
 /// What every handler can use.
@@ -50,36 +51,34 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) policy: Arc<Policy>,
     pub(crate) draining: CancellationToken,
-    /// A turn for each order that is worked on.
-    turns: Arc<Semaphore>,
+    pub(crate) turns: Turns,
 }
 
 impl App {
     /// An application on this engine. Cancelling `draining` tells load balancers, by way of `/readyz`, to send
     /// no more.
     pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
-        let turns = Arc::new(Semaphore::new(ORDERS_AT_ONCE));
+        let turns = Turns::new(policy.limits.orders_at_once);
         Self { engine, policy: Arc::new(policy), draining, turns }
-    }
-
-    /// Waits until an order may be worked on; it has the turn until it drops it.
-    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(Problem::unavailable)
     }
 }
 
 /// All routes. Serve it with connection info (a [`SocketAddr`](std::net::SocketAddr)): who is asking depends on
 /// the other end of the socket.
 pub fn router(app: App) -> Router {
-    let routes = Router::new()
-        .route("/api/flashsale/active", get(sales::active))
-        .route("/api/orders", post(orders::place))
-        .route("/api/orders/status/{order_id}", get(orders::status))
-        .route("/api/orders/{user_id}", get(orders::history))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+    let (routes, _document) = routes().split_for_parts();
     with_manners(routes).with_state(app)
+}
+
+/// Every route together with its documentation: there is no other way to add one.
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(sales::active))
+        .routes(routes!(orders::place))
+        .routes(routes!(status::status))
+        .routes(routes!(history::history))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
 }
 
 /// Every answer comes in time and, if it is a refusal, as a problem document: unknown paths, unknown methods
@@ -108,7 +107,10 @@ async fn answer_in_time(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::{Body, to_bytes};
+    use axum::{
+        body::{Body, to_bytes},
+        routing::get,
+    };
     use tower::ServiceExt;
 
     async fn ask(method: Method, path: &str) -> (u16, serde_json::Value, Response) {

@@ -1,109 +1,32 @@
 //! Flags and environment variables.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
-
-use clap::Args;
-use url::Url;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     app::Policy,
-    identity::{Auth, TrustedProxies},
-    rate_limit::RateLimitSetting,
+    identity::{AccessArgs, Auth, AuthMode},
+    limits::LimitArgs,
+    stores::StoreArgs,
+    telemetry::LogArgs,
 };
-
-/// Where a stack that runs in the foreground says how to reach it.
-const STACK_FILE: &str = ".flashsale/stack.env";
-
-/// Which stores to use: the same flags for every program.
-#[derive(Debug, Clone, Default, Args)]
-pub struct StoreArgs {
-    /// Redis, as redis://… or rediss://…
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", global = true)]
-    pub redis_url: Option<String>,
-    /// PostgreSQL, as postgres://…
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
-    pub database_url: Option<String>,
-}
-
-/// The stores' addresses. They may hold passwords; shown without them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Stores {
-    /// `redis://…` or `rediss://…`.
-    pub redis_url: String,
-    /// `postgres://…`.
-    pub database_url: String,
-}
-
-/// It is not known which stores to use. The message says what to do.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoStores {
-    /// Only one of the two was given.
-    #[error("{given} is given and {missing} is not: give both, or neither to use a running `flashsale up`")]
-    OnlyOne {
-        /// The variable that is there.
-        given: &'static str,
-        /// The variable that is not.
-        missing: &'static str,
-    },
-    /// Nothing was given and no stack runs here.
-    #[error(
-        "no stores to use: start `flashsale up` in this directory, or give --redis-url and --database-url \
-         (REDIS_URL, DATABASE_URL)"
-    )]
-    Neither,
-}
-
-impl StoreArgs {
-    /// The stores that were named, or else those of a `flashsale up` that runs in this directory.
-    pub fn resolve_stores(self) -> Result<Stores, NoStores> {
-        self.resolve_in(Path::new("."))
-    }
-
-    fn resolve_in(self, directory: &Path) -> Result<Stores, NoStores> {
-        // An empty variable is how a compose file says that there is none.
-        let given = |value: Option<String>| value.filter(|url| !url.is_empty());
-        match (given(self.redis_url), given(self.database_url)) {
-            (Some(redis_url), Some(database_url)) => Ok(Stores { redis_url, database_url }),
-            (Some(_), None) => Err(NoStores::OnlyOne { given: "REDIS_URL", missing: "DATABASE_URL" }),
-            (None, Some(_)) => Err(NoStores::OnlyOne { given: "DATABASE_URL", missing: "REDIS_URL" }),
-            (None, None) => {
-                let stack = flashsale_stack::read_env_file(directory.join(STACK_FILE));
-                let (redis_url, database_url) = stack.ok_or(NoStores::Neither)?;
-                Ok(Stores { redis_url, database_url })
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Stores {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} and {}", without_password(&self.redis_url), without_password(&self.database_url))
-    }
-}
-
-impl std::fmt::Debug for Stores {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stores({self})")
-    }
-}
-
-/// A URL fit for a log. Its query goes too: PostgreSQL takes a password there.
-fn without_password(url: &str) -> String {
-    let Ok(mut url) = Url::parse(url) else { return "(a URL that cannot be read)".to_owned() };
-    url.set_query(None);
-    if url.password().is_some() && url.set_password(None).is_err() {
-        return format!("{}://…", url.scheme());
-    }
-    url.into()
-}
 
 /// Everything that `flashsale-server` can be told.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "flashsale-server", version, about = "The REST API of the flash-sale engine")]
 pub struct Config {
     /// Which stores to use.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Stores")]
     pub stores: StoreArgs,
+
+    /// How long to wait for the stores at the start
+    #[arg(
+        long,
+        env = "FLASHSALE_STORE_WAIT_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 30,
+        help_heading = "Stores"
+    )]
+    pub store_wait_seconds: u64,
 
     /// Address to listen on; may be repeated. Port 0 takes a free one
     #[arg(
@@ -111,40 +34,37 @@ pub struct Config {
         env = "FLASHSALE_LISTEN",
         value_name = "ADDRESS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:5000"
+        default_value = "127.0.0.1:5000",
+        help_heading = "Serving"
     )]
     pub listen: Vec<SocketAddr>,
 
     /// Drainers to run in this process; with 0, run `flashsale worker` beside it
-    #[arg(long, env = "FLASHSALE_DRAINERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=64))]
+    #[arg(long, env = "FLASHSALE_DRAINERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=64), help_heading = "Serving")]
     pub drainers: u8,
 
-    /// How a request says whose it is
-    #[arg(long, env = "FLASHSALE_AUTH", value_enum, default_value_t = Auth::Header)]
-    pub auth: Auth,
+    /// Who is asking.
+    #[command(flatten, next_help_heading = "Who is asking")]
+    pub access: AccessArgs,
 
-    /// Networks whose X-User-Id and X-Forwarded-For are believed
-    #[arg(
-        long,
-        env = "FLASHSALE_TRUSTED_PROXIES",
-        value_name = "CIDR,…",
-        default_value = "127.0.0.0/8,::1/128"
-    )]
-    pub trusted_proxies: TrustedProxies,
+    /// How much one client, or all of them together, may ask for.
+    #[command(flatten, next_help_heading = "Limits")]
+    pub limits: LimitArgs,
 
-    /// Orders per client address and time, counted over all servers, or `off`
-    #[arg(long, env = "FLASHSALE_RATE_LIMIT", value_name = "N/TIME", default_value = "10/10s")]
-    pub rate_limit: RateLimitSetting,
-
-    /// How long to wait for the stores at the start
-    #[arg(long, env = "FLASHSALE_STORE_WAIT_SECONDS", value_name = "SECONDS", default_value_t = 30)]
-    pub store_wait_seconds: u64,
+    /// What is logged, and how.
+    #[command(flatten, next_help_heading = "Logs")]
+    pub logs: LogArgs,
 }
 
 impl Config {
-    /// What concerns requests.
-    pub fn policy(&self) -> Policy {
-        Policy { auth: self.auth, trusted_proxies: self.trusted_proxies.clone(), rate_limit: self.rate_limit }
+    /// What concerns requests. Fails when flags contradict each other or name a file that cannot be used; the
+    /// message names the flag.
+    pub fn policy(&self) -> Result<Policy, String> {
+        let auth = match self.access.auth {
+            AuthMode::Header => Auth::Header,
+        };
+        let trusted_proxies = self.access.trusted_proxies.clone();
+        Ok(Policy { auth, trusted_proxies, limits: self.limits.clone() })
     }
 
     /// How long to wait for the stores at the start.
@@ -158,37 +78,11 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
 
-    fn args(redis: Option<&str>, database: Option<&str>) -> StoreArgs {
-        StoreArgs { redis_url: redis.map(str::to_owned), database_url: database.map(str::to_owned) }
-    }
-
     #[test]
     fn the_flags_are_consistent() {
         Config::command().debug_assert();
         let config =
             Config::parse_from(["flashsale-server", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
         assert_eq!(config.listen.len(), 2);
-    }
-
-    #[test]
-    fn both_stores_or_none_are_given() {
-        let nowhere = tempfile::tempdir().unwrap();
-        let resolve = |redis, database| args(redis, database).resolve_in(nowhere.path());
-        assert_eq!(resolve(Some("r"), Some("d")).unwrap().redis_url, "r");
-        assert!(matches!(resolve(Some("r"), None), Err(NoStores::OnlyOne { missing: "DATABASE_URL", .. })));
-        assert!(matches!(resolve(None, Some("d")), Err(NoStores::OnlyOne { missing: "REDIS_URL", .. })));
-        assert_eq!(resolve(Some(""), None), Err(NoStores::Neither));
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let table = [
-            ("redis://:secret@h:1/0", "redis://h:1/0"),
-            ("postgres://u:secret@h/db?sslmode=require&password=secret", "postgres://u@h/db"),
-            ("secret", "(a URL that cannot be read)"),
-        ];
-        for (url, shown) in table {
-            assert_eq!(without_password(url), shown);
-        }
     }
 }

@@ -8,12 +8,18 @@ use axum::{
 
 use crate::app::App;
 
+/// Is the process alive?
+///
 /// Asks nobody else: restarting this process would not bring a store back.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive")))]
 pub(crate) async fn alive() -> &'static str {
     "ok\n"
 }
 
+/// May it be sent requests?
+///
 /// One line per dependency and per open sale; 503 if no order can be taken or this server is about to end.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready"), (status = 503, description = "Not ready")))]
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     let mut ready = true;
     let mut lines = String::new();

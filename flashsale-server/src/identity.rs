@@ -23,16 +23,47 @@ use crate::{
 const USER_HEADER: &str = "X-User-Id";
 const FORWARDED_HEADER: &str = "X-Forwarded-For";
 
+/// Who is asking.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AccessArgs {
+    /// How a request says whose it is
+    #[arg(long, env = "FLASHSALE_AUTH", value_enum, default_value_t = AuthMode::Header)]
+    pub auth: AuthMode,
+
+    /// Networks whose X-User-Id and X-Forwarded-For are believed
+    #[arg(
+        long,
+        env = "FLASHSALE_TRUSTED_PROXIES",
+        value_name = "CIDR,…",
+        default_value = "127.0.0.0/8,::1/128"
+    )]
+    pub trusted_proxies: TrustedProxies,
+}
+
 /// How a request says whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AuthMode {
+    /// By the `X-User-Id` header, believed from trusted proxies only.
+    Header,
+}
+
+/// How a request says whose it is, ready to be checked.
+#[derive(Debug, Clone)]
 pub enum Auth {
-    /// The `X-User-Id` header, believed from trusted proxies only.
+    /// By the `X-User-Id` header, believed from trusted proxies only.
     Header,
 }
 
 /// The networks whose headers are believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
+
+/// This machine.
+impl Default for TrustedProxies {
+    fn default() -> Self {
+        "127.0.0.0/8,::1/128".parse().expect("networks")
+    }
+}
 
 impl TrustedProxies {
     fn trust(&self, address: IpAddr) -> bool {
@@ -65,7 +96,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        match app.policy.auth {
+        match &app.policy.auth {
             Auth::Header => user_of(peer(parts)?, &parts.headers, &app.policy.trusted_proxies).map(Self),
         }
     }

@@ -1,20 +1,17 @@
 //! `flashsale-server`
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
 use flashsale_server::{App, Config, connect, listen, router, run, shutdown_on_signal};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = Config::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    config.logs.init();
     match start(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -25,6 +22,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let policy = config.policy()?;
     // Every buyer who waits for an answer is an open file.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
@@ -44,7 +42,7 @@ async fn start(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     }
     out.flush()?;
     drop(out);
-    let app = router(App::new(engine.clone(), config.policy(), shutdown.clone()));
+    let app = router(App::new(engine.clone(), policy, shutdown.clone()));
     run(engine, app, listeners, config.drainers, shutdown).await?;
     Ok(())
 }

@@ -13,8 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Stores,
     serve::{Patience, serve},
+    stores::Stores,
 };
 
 /// Between two attempts to reach the stores.

@@ -26,7 +26,8 @@ pub(crate) struct ActiveItem {
     time_remaining_seconds: u64,
 }
 
-/// `GET /api/flashsale/active`
+/// What is on sale now
+#[utoipa::path(get, path = "/api/flashsale/active", tag = "sales", responses((status = 200, description = "The products of all open sales")))]
 pub(crate) async fn active(State(app): State<App>) -> Result<Json<Vec<ActiveItem>>, Problem> {
     let products = app.engine.active_products().await?;
     Ok(Json(products.into_iter().map(ActiveItem::from).collect()))

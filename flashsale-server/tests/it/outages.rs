@@ -7,7 +7,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::shop::{Server, Shop, ask, policy, until};
+use crate::shop::{Server, Shop, ask, limits, policy, until};
 
 #[tokio::test]
 async fn a_frozen_redis_leaves_the_outcome_open_and_a_dead_one_does_not() {
@@ -17,7 +17,7 @@ async fn a_frozen_redis_leaves_the_outcome_open_and_a_dead_one_does_not() {
     let shop = Shop::on(stores).await;
     let sale = shop.sale(&[(100, 100)]).await;
     let server = Server::start(&shop, policy()).await;
-    let limited = Server::start(&shop, Policy { rate_limit: "1000/1h".parse().unwrap(), ..policy() }).await;
+    let limited = Server::start(&shop, Policy { limits: limits("1000/1h"), ..policy() }).await;
     let buyers = &server.buyers;
     shop.loaded(&sale).await;
     // One order per connection: the first one on each only reads Redis's clock before it sends.

@@ -3,14 +3,14 @@
 use flashsale_server::Policy;
 use serde_json::json;
 
-use crate::shop::{Server, Shop, ask, policy};
+use crate::shop::{Server, Shop, ask, limits, policy};
 
 #[tokio::test]
 async fn two_servers_share_the_limit() {
     let shop = Shop::new().await;
     let sale = shop.sale(&[(100, 100)]).await;
     // A window that does not end during the test.
-    let limited = || Policy { rate_limit: "4/1h".parse().unwrap(), ..policy() };
+    let limited = || Policy { limits: limits("4/1h"), ..policy() };
     let servers = [Server::start(&shop, limited()).await, Server::start(&shop, limited()).await];
     shop.loaded(&sale).await;
 

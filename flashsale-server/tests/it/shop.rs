@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use flashsale_core::{Created, Engine, Money, NewProduct, NewSale, ProductId, SaleId};
-use flashsale_server::{App, Auth, Policy, RateLimitSetting, RunError, Stores, connect, listen, router, run};
+use flashsale_server::{App, LimitArgs, Policy, RunError, Stores, connect, listen, router, run};
 use flashsale_stack::{Stack, StackOptions};
 use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -123,12 +123,14 @@ impl Sale {
     }
 }
 
+/// The server's defaults, without the rate limit: all buyers of a test come from one address.
 pub(crate) fn policy() -> Policy {
-    Policy {
-        auth: Auth::Header,
-        trusted_proxies: "127.0.0.0/8,::1/128".parse().unwrap(),
-        rate_limit: RateLimitSetting::Off,
-    }
+    Policy { limits: limits("off"), ..Policy::default() }
+}
+
+/// The default limits with this rate limit.
+pub(crate) fn limits(rate_limit: &str) -> LimitArgs {
+    LimitArgs { rate_limit: rate_limit.parse().unwrap(), ..LimitArgs::default() }
 }
 
 /// A server in this process, with an engine of its own as in a process of its own.
