@@ -6,7 +6,7 @@
 --       3 the highest seq that the caller has seen of this sale
 --       4 not-after, in microseconds of this server's clock
 --       then per order (at most 128, of at most 20 lines):
---         order id, k/ field, o/ field, fingerprint, user, key, number of lines,
+--         order id, k/ field, o/ field, fingerprint, user, key, request id ('' if none), number of lines,
 --         then per line: product, quantity, q/ field
 --
 -- Replies
@@ -58,12 +58,12 @@ local arg = 5
 while arg <= #ARGV do
   local order = {
     id = ARGV[arg], k = ARGV[arg + 1], o = ARGV[arg + 2], fingerprint = ARGV[arg + 3],
-    user = ARGV[arg + 4], key = ARGV[arg + 5], lines = {},
+    user = ARGV[arg + 4], key = ARGV[arg + 5], request = ARGV[arg + 6], lines = {},
   }
-  local count = tonumber(ARGV[arg + 6])
+  local count = tonumber(ARGV[arg + 7])
   asked[#asked + 1] = order.k
   asked[#asked + 1] = order.o
-  arg = arg + 7
+  arg = arg + 8
   for i = 1, count do
     local quantity = ARGV[arg + 1]
     -- tonumber() reads '0x2', 'nan' and '-100' too; a negative quantity would raise stock.
@@ -146,9 +146,11 @@ if #admitted > 0 then
     for j, line in ipairs(order.lines) do
       lines[j] = string.format('%s:%d:%s', line.product, line.quantity, product[line.product].price)
     end
-    redis.call('XADD', KEYS[5], '*', 'order', order.id, 'seq', string.format('%.0f', seq + i), 'epoch', ARGV[2],
+    local entry = { 'order', order.id, 'seq', string.format('%.0f', seq + i), 'epoch', ARGV[2],
       'user', order.user, 'key', order.key, 'fingerprint', order.fingerprint, 'at', now,
-      'lines', table.concat(lines, ','))
+      'lines', table.concat(lines, ',') }
+    if order.request ~= '' then entry[17], entry[18] = 'request', order.request end
+    redis.call('XADD', KEYS[5], '*', unpack(entry))
   end
   seq = seq + #admitted
   local written = {}

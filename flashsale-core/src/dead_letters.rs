@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
+    cart,
     engine::Stores,
     error::{Error, Result},
     ids::{OrderId, SaleId},
@@ -127,6 +128,9 @@ impl Stores {
             .map_err(|error| error.in_sale(sale.id))?;
         let (verdict, ended) = self.decide(sale, &letter, &order, how).await?;
         let holding = letter.entry.holding(sale.id).ok();
+        if verdict == Verdict::Confirmed {
+            cart::take_bought(&self.link, holding.as_ref().as_slice()).await?;
+        }
         self.tell_redis(sale, &keys, Settlement { entry: letter.entry, holding, verdict }).await?;
         sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
         Ok(ended)

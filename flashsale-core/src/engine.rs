@@ -1,7 +1,6 @@
 //! The facade: everything that a service does with flash sales.
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,11 +23,16 @@ use crate::{
     lanes::{Lane, Waiting},
     ledger::{self, Ledger},
     link::{self, Link},
+    metrics::Meters,
+    monitor::Monitor,
     operator::Operator,
     order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
+    rate_limit::Limited,
+    readiness::Dependency,
     sale::{ActiveProduct, Sale, SaleState},
-    scripts::{Answer, Reservation, look, rate_limit},
+    scripts::{Answer, Reservation, look},
     sql,
+    watch::Watches,
 };
 
 /// Both stores and what we know of them: what the engine, its drainers, keeper and operator share.
@@ -36,43 +40,13 @@ pub(crate) struct Stores {
     pub config: EngineConfig,
     pub redis: redis::Client,
     pub link: Link,
+    /// For carts alone: a call that takes too long gives up its connection, and no order shall pay for that.
+    pub carts: Link,
     pub pg: PgPool,
     pub ledger: Ledger,
     pub catalog: Arc<Catalog>,
-}
-
-/// How many requests one client address may make in one fixed window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests allowed in a window.
-    pub requests: u32,
-    /// The window's length.
-    pub window: Duration,
-}
-
-/// The answer of [`Engine::rate_limit`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RateDecision {
-    /// The request is within the limit.
-    Allowed,
-    /// It is not; the window ends after this long.
-    Limited {
-        /// Until the window ends.
-        retry_after: Duration,
-    },
-}
-
-/// One thing that the engine depends on, and whether it can be used now.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Dependency {
-    /// `redis`, `postgres` or `sale <slug>`.
-    pub name: String,
-    /// Without it no order can be taken. That is Redis: while PostgreSQL is away the sale goes on and the
-    /// queue waits, and a fenced sale takes nothing away from the others.
-    pub vital: bool,
-    /// Why it cannot be used now.
-    pub problem: Option<String>,
+    pub limited: Limited,
+    pub meters: Meters,
 }
 
 /// The facade: admits orders, shows where they are, and hands out the drainer, the keeper and the operator.
@@ -83,20 +57,18 @@ pub struct Dependency {
 pub struct Engine {
     stores: Arc<Stores>,
     lanes: mpsc::Sender<Waiting>,
+    watches: Arc<Watches>,
     tasks: TaskTracker,
     stop: Arc<tokio_util::sync::DropGuard>,
     closing: CancellationToken,
 }
 
-/// A probe that takes longer is of no use to who asks.
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
-
 impl Engine {
     /// An engine on these two stores. Connections are made when they are first needed, so it can be made
     /// while a store is away; the URLs themselves must be right.
     ///
-    /// Starts the engine's own tasks (its lanes, and the reading of the catalogue); they end when the last
-    /// clone is dropped or [`close`](Self::close) is called.
+    /// Starts the engine's own tasks (its lanes, and the reading of the catalogue and of watched orders); they
+    /// end when the last clone is dropped or [`close`](Self::close) is called.
     pub async fn connect(config: EngineConfig) -> Result<Self> {
         // Of two TLS providers in one process neither is the default, and the first `rediss://` panics.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -105,10 +77,13 @@ impl Engine {
         let catalog = Arc::new(Catalog::new(pg.clone(), config.postgres_deadline));
         let stores = Arc::new(Stores {
             link: Link::new(redis.clone(), config.redis_deadline),
+            carts: Link::new(redis.clone(), config.redis_deadline),
             ledger: Ledger::new(ledger::drain_pool(&config.database_url)?),
             redis,
             pg,
             catalog,
+            limited: Limited::default(),
+            meters: Meters::new(),
             config,
         });
         let (lanes, queue) = mpsc::channel(stores.config.max_waiting);
@@ -116,17 +91,19 @@ impl Engine {
         let tasks = TaskTracker::new();
         for _ in 0..stores.config.lanes.max(1) {
             let catalog = Arc::clone(&stores.catalog);
-            let lane =
-                Lane::new(stores.redis.clone(), catalog, Arc::clone(&queue), stores.config.redis_deadline);
-            tasks.spawn(lane.run());
+            let link = Link::new(stores.redis.clone(), stores.config.redis_deadline);
+            let meter = stores.meters.lane_batch.clone();
+            tasks.spawn(Lane::new(link, catalog, Arc::clone(&queue), meter).run());
         }
         let closing = CancellationToken::new();
         tasks.spawn(Arc::clone(&stores.catalog).run(closing.clone()));
+        let watches = Arc::new(Watches::new(Arc::clone(&stores)));
+        tasks.spawn(Arc::clone(&watches).run(closing.clone()));
         // The first reading, so that an engine on living stores can sell at once.
         if let Err(error) = stores.catalog.refresh().await {
             tracing::debug!(%error, "the catalogue is not read yet");
         }
-        Ok(Self { stores, lanes, tasks, stop: Arc::new(closing.clone().drop_guard()), closing })
+        Ok(Self { stores, lanes, watches, tasks, stop: Arc::new(closing.clone().drop_guard()), closing })
     }
 
     /// Brings the tables of the record up to date. Safe to call from several processes at once.
@@ -144,6 +121,13 @@ impl Engine {
     /// the request with the same key tells and is always safe (P10). Answers within twice the Redis
     /// deadline.
     pub async fn reserve(&self, request: OrderRequest) -> Result<Admission> {
+        let attempt = self.stores.meters.attempt();
+        let answer = self.admit(request).await;
+        attempt.answered(&answer);
+        answer
+    }
+
+    async fn admit(&self, request: OrderRequest) -> Result<Admission> {
         let sale = match self.sale_of(&request)? {
             Ok(sale) => sale,
             Err(refusal) => return Ok(Admission::Refused(refusal)),
@@ -155,6 +139,7 @@ impl Engine {
             key: request.key,
             fingerprint,
             items: request.items,
+            request_id: request.request_id,
         };
         // 42 random bits within a millisecond: a taken id is rare, twice is a broken generator.
         for _ in 0..3 {
@@ -256,48 +241,9 @@ impl Engine {
         sql::orders(&self.stores.pg, &filter).await
     }
 
-    /// Counts one request of this address, over all processes that share the Redis. An error means that
-    /// Redis could not be asked.
-    pub async fn rate_limit(&self, address: IpAddr, limit: RateLimit) -> Result<RateDecision> {
-        let refused = rate_limit(&self.stores.link, address, limit.requests, limit.window).await?;
-        Ok(refused.map_or(RateDecision::Allowed, |retry_after| RateDecision::Limited { retry_after }))
-    }
-
     /// Whether the stores can be reached and the open sales can sell, one line each.
     pub async fn readiness(&self) -> Vec<Dependency> {
-        let ping = redis::cmd("PING");
-        let postgres = tokio::time::timeout(PROBE_WITHIN, self.stores.catalog.refresh());
-        let (redis, postgres) = futures::join!(self.stores.link.query::<String>(&ping), postgres);
-        let redis = redis.map_err(Error::from);
-        let postgres =
-            postgres.unwrap_or_else(|_| Err(Error::unavailable("PostgreSQL did not answer in time")));
-        // Without Redis nothing can be said of the sales, and each would take its time to say so.
-        let sales = if redis.is_ok() { self.stores.catalog.reading().ok() } else { None };
-        let mut lines = vec![
-            Dependency {
-                name: "redis".to_owned(),
-                vital: true,
-                problem: redis.err().map(|error| error.to_string()),
-            },
-            Dependency {
-                name: "postgres".to_owned(),
-                vital: false,
-                problem: postgres.as_ref().err().map(ToString::to_string),
-            },
-        ];
-        for sale in sales.iter().flat_map(|reading| reading.sales.values()) {
-            let over = sale.ends_at < chrono::Utc::now();
-            if sale.state != SaleState::Open || sale.purged_at.is_some() || over {
-                continue;
-            }
-            let problem = match look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await {
-                Ok(seen) if seen.sale.as_ref().is_some_and(|redis| redis.counts_under(sale.epoch)) => None,
-                Ok(_) => Some("fenced: its state in Redis is not known to be right".to_owned()),
-                Err(error) => Some(error.to_string()),
-            };
-            lines.push(Dependency { name: format!("sale {}", sale.slug), vital: false, problem });
-        }
-        lines
+        self.stores.readiness().await
     }
 
     /// A drainer of its own: it takes admitted orders from the queues of all live sales to the record.
@@ -314,9 +260,20 @@ impl Engine {
         Keeper::new(Arc::clone(&self.stores))
     }
 
-    #[cfg(test)]
     pub(crate) fn stores(&self) -> &Arc<Stores> {
         &self.stores
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// The monitor: it shows stock, queues, dead letters and fenced sales as gauges of the `metrics` crate, to
+    /// the recorder that is installed when it looks. What the engine itself counts goes to the one that was
+    /// installed before [`connect`](Self::connect).
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::new(Arc::clone(&self.stores))
     }
 
     /// What operators do: create and change sales, look into orders and the queue, audit, recover.
@@ -328,7 +285,7 @@ impl Engine {
     /// Ends the engine's own tasks and closes its connections to PostgreSQL. Drainers and keepers have a
     /// shutdown of their own: end them first.
     pub async fn close(self) {
-        let Self { stores, lanes, tasks, stop, closing } = self;
+        let Self { stores, lanes, watches: _, tasks, stop, closing } = self;
         closing.cancel();
         drop((lanes, stop));
         tasks.close();

@@ -1,6 +1,6 @@
 //! One opaque error with predicates: what a caller can do about it matters more than where it came from.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::ids::{Invalid, SaleId};
 
@@ -8,15 +8,15 @@ use crate::ids::{Invalid, SaleId};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the engine could not answer. Refusals such as "sold out" are answers, not errors.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind}")]
 pub struct Error {
     kind: Kind,
     #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     /// A store could not be asked, or said that it cannot serve now. Nothing was changed.
     Unavailable(String),
@@ -57,7 +57,7 @@ impl Error {
     }
 
     fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.source = Some(Box::new(source));
+        self.source = Some(Arc::new(source));
         self
     }
 

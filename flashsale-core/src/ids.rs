@@ -139,6 +139,21 @@ pub struct UserId(Box<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct IdempotencyKey(Box<str>);
 
+/// The name of one request in the logs of everything that it passes through: 1–128 bytes of
+/// `[A-Za-z0-9._:/+=@-]`. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// A new one: 64 random bits, as 16 hexadecimal digits. It waits in the queue with its order, so it is
+    /// no longer than it takes to be told apart.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
+    }
+}
+
 fn checked_text(
     text: &str,
     field: &str,
@@ -181,6 +196,15 @@ impl FromStr for IdempotencyKey {
     }
 }
 
+impl FromStr for RequestId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/+=@-".contains(&b);
+        checked_text(text, "requestId", 128, allowed, "letters, digits and ._:/+=@-").map(Self)
+    }
+}
+
 macro_rules! text_id {
     ($name:ident) => {
         impl $name {
@@ -214,6 +238,7 @@ macro_rules! text_id {
 }
 text_id!(UserId);
 text_id!(IdempotencyKey);
+text_id!(RequestId);
 
 /// An order: a UUID version 8 that says by itself when it was made and which sale's keys hold it.
 ///
@@ -320,6 +345,21 @@ mod tests {
         for bad in ["", "a b", "a\"", "{", "}", "a\n", "\u{7f}", &"x".repeat(201)] {
             assert!(bad.parse::<IdempotencyKey>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn request_ids_are_checked() {
+        for good in
+            ["1", "4bf92f3577b34da6a3ce929d0e0e4736", "Root=1-67891233-abc/d:e+f@g_h.", &"x".repeat(128)]
+        {
+            assert!(good.parse::<RequestId>().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a\n", "a\"b", "{", "é", "a\0", &"x".repeat(129)] {
+            assert!(bad.parse::<RequestId>().is_err(), "{bad}");
+        }
+        let (one, other) = (RequestId::random(), RequestId::random());
+        assert_ne!(one, other);
+        assert_eq!(one.as_str().parse(), Ok(one));
     }
 
     proptest! {

@@ -61,3 +61,8 @@ pub(crate) fn book_order(order: OrderId) -> String {
 pub(crate) fn rate(address: IpAddr) -> String {
     format!("fs:rate:{address}")
 }
+
+/// A buyer's cart. Hash: product → quantity and currency.
+pub(crate) fn cart(user: &UserId) -> String {
+    format!("fs:cart:{user}")
+}

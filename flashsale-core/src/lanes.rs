@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::Client;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
     ids::SaleId,
     keys::SaleKeys,
     link::{CallError, Link},
+    metrics::BatchMeter,
     order::Refusal,
     sale::{Epoch, Sale},
     scripts::{Answer, RESERVE_BATCH, Reservation, Reserved, reserve},
@@ -45,11 +45,12 @@ pub(crate) struct Lane {
     queue: Queue,
     /// Redis's clock in microseconds, and when we read it: the last reply of this connection.
     clock: Option<(i64, Instant)>,
+    meter: BatchMeter,
 }
 
 impl Lane {
-    pub(crate) fn new(client: Client, catalog: Arc<Catalog>, queue: Queue, deadline: Duration) -> Self {
-        Self { link: Link::new(client, deadline), catalog, queue, clock: None }
+    pub(crate) fn new(link: Link, catalog: Arc<Catalog>, queue: Queue, meter: BatchMeter) -> Self {
+        Self { link, catalog, queue, clock: None, meter }
     }
 
     /// Sends batches until the queue is closed and empty.
@@ -154,7 +155,9 @@ impl Lane {
         let left = time_left(until)?;
         let not_after = now + micros(left);
         let floor = self.catalog.floor(sale);
+        let sent = Instant::now();
         let result = reserve(&self.link, keys, sale.epoch, floor, not_after, orders, left).await;
+        self.meter.record(orders.len(), sent.elapsed());
         match &result {
             Ok(Reserved::Decided { seq, redis_us, .. }) => {
                 self.catalog.saw(sale.id, sale.epoch, *seq);

@@ -40,7 +40,8 @@
 //!     let draining = tokio::spawn(engine.drainer().run(shutdown.clone()));
 //!
 //!     let items = Items::merge([(ProductId::try_from(1)?, Quantity::try_from(2)?)])?;
-//!     let request = OrderRequest { user: "alice".parse()?, key: "alice-1".parse()?, items };
+//!     let (user, key) = ("alice".parse()?, "alice-1".parse()?);
+//!     let request = OrderRequest { user, key, items, request_id: None };
 //!     match engine.reserve(request).await? {
 //!         Admission::Admitted(id) | Admission::Replayed(id) => {
 //!             // Queued at first; Confirmed or Failed once a drainer has recorded it.
@@ -61,7 +62,8 @@
 //! # The main types
 //!
 //! - [`Engine`] is the facade: [`reserve`](Engine::reserve), [`order_status`](Engine::order_status),
-//!   [`active_products`](Engine::active_products), [`orders_of`](Engine::orders_of). Cheap to clone.
+//!   [`watch_order`](Engine::watch_order), [`active_products`](Engine::active_products),
+//!   [`orders_of`](Engine::orders_of). Cheap to clone.
 //! - [`OrderRequest`] is what a buyer asks for, made of values that were checked when they were parsed:
 //!   [`UserId`], [`IdempotencyKey`], [`Items`]. [`Admission`] is the answer. A [`Refusal`] such as "sold
 //!   out" is an answer, not an error.
@@ -70,6 +72,9 @@
 //!   one, a new sale sells nothing.
 //! - [`Operator`] creates, pauses and closes sales, looks into orders and queues, ends parked orders,
 //!   audits and recovers.
+//! - [`Monitor`] shows stock, queues, dead letters and fenced sales as gauges. They and everything that the
+//!   engine counts go to the recorder of the [`metrics`](https://docs.rs/metrics) crate that is installed:
+//!   install it before [`Engine::connect`].
 //! - [`Error`] is opaque; ask it [`is_transient`](Error::is_transient),
 //!   [`outcome_unknown`](Error::outcome_unknown), [`is_fenced`](Error::is_fenced).
 //!
@@ -107,6 +112,7 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod cart;
 mod catalog;
 mod config;
 mod dead_letters;
@@ -120,10 +126,14 @@ mod lanes;
 mod ledger;
 mod link;
 mod load;
+mod metrics;
 mod money;
+mod monitor;
 mod operator;
 mod order;
 mod queue;
+mod rate_limit;
+mod readiness;
 mod sale;
 mod scripts;
 mod sql;
@@ -132,20 +142,26 @@ mod status;
 mod test_support;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use audit::{AuditReport, Invariant, InvariantCheck};
+pub use cart::{Cart, CartChange, CartLine};
 pub use config::EngineConfig;
 pub use dead_letters::{DeadLetter, Ended};
 pub use drainer::{Drained, Drainer};
-pub use engine::{Dependency, Engine, RateDecision, RateLimit};
+pub use engine::Engine;
 pub use error::{Error, Result};
-pub use ids::{IdempotencyKey, Invalid, OrderId, ProductId, SaleId, UserId};
+pub use ids::{IdempotencyKey, Invalid, OrderId, ProductId, RequestId, SaleId, UserId};
 pub use keeper::Keeper;
 pub use load::LoadProgress;
 pub use money::{Currency, Money};
+pub use monitor::Monitor;
 pub use operator::{ConsumerStats, Created, LiveStock, Operator, OrderFilter, QueueStats, RecoverDiff};
 pub use order::{
     Admission, FailureReason, Items, OrderLine, OrderRecord, OrderRequest, OrderState, OrderStatus, Quantity,
     Refusal,
 };
+pub use rate_limit::{RateDecision, RateLimit};
+pub use readiness::Dependency;
 pub use sale::{ActiveProduct, Epoch, NewProduct, NewSale, Product, Sale, SaleState, Seq};
+pub use watch::OrderWatch;

@@ -14,7 +14,7 @@ use redis::{
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::error::Elapsed};
 
 use crate::{
     error::{Error, Result},
@@ -137,8 +137,43 @@ impl Link {
     ) -> Result<T, CallError> {
         let until = Instant::now() + deadline;
         let (number, mut connection) = self.connection(until).await?;
-        let answer =
-            tokio::time::timeout_at(until.into(), command.query_async::<Value>(&mut connection)).await;
+        let answer = tokio::time::timeout_at(until.into(), command.query_async(&mut connection)).await;
+        self.judge(number, answer, deadline).await
+    }
+
+    /// Sends commands that may be carried out twice, in one round trip, and once more if the connection turns
+    /// out to be dead. What one of them was refused with stands in the place of its answer.
+    pub(crate) async fn ask_all(
+        &self,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<Result<Value, RedisError>>, CallError> {
+        let mut pipeline = redis::Pipeline::new();
+        pipeline.ignore_errors();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let until = Instant::now() + self.deadline;
+        let mut tried_before = false;
+        loop {
+            let (number, mut connection) = self.connection(until).await?;
+            let answer = tokio::time::timeout_at(until.into(), pipeline.query_async(&mut connection)).await;
+            match self.judge(number, answer, self.deadline).await {
+                Err(CallError::Lost(_)) if !tried_before && Instant::now() < until => tried_before = true,
+                other => return other,
+            }
+        }
+    }
+
+    /// What an answer, or its absence, says of the call and of its connection.
+    async fn judge<T: FromRedisValue>(
+        &self,
+        number: u64,
+        answer: Result<Result<Value, RedisError>, Elapsed>,
+        deadline: Duration,
+    ) -> Result<T, CallError> {
         match answer {
             Ok(Ok(value)) => T::from_redis_value(value).map_err(|error| CallError::Refused(error.into())),
             Ok(Err(error)) if error.code().is_some() => {

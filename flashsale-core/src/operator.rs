@@ -157,13 +157,14 @@ impl Operator {
         let mut queues = Vec::new();
         for sale in self.sales().await? {
             if sale.purged_at.is_none() && sale.epoch.get() > 0 {
-                queues.push(self.queue_of(sale).await?);
+                queues.push(self.queue_of(&sale).await?);
             }
         }
         Ok(queues)
     }
 
-    async fn queue_of(&self, sale: Sale) -> Result<QueueStats> {
+    /// One sale's queue.
+    pub(crate) async fn queue_of(&self, sale: &Sale) -> Result<QueueStats> {
         let link = &self.stores.link;
         let queue = SaleKeys::new(sale.id).queue;
         let backlog = link.ask(redis::cmd("XLEN").arg(&queue)).await?;
@@ -194,7 +195,7 @@ impl Operator {
             .collect();
         Ok(QueueStats {
             sale: sale.id,
-            slug: sale.slug,
+            slug: sale.slug.clone(),
             backlog,
             pending: consumers.iter().map(|consumer| consumer.pending).sum(),
             oldest: oldest.map(|at| Duration::from_millis(now_ms.saturating_sub(at))),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ids::{IdempotencyKey, Invalid, OrderId, ProductId, SaleId, UserId},
+    ids::{IdempotencyKey, Invalid, OrderId, ProductId, RequestId, SaleId, UserId},
     money::Money,
 };
 
@@ -78,6 +78,9 @@ pub struct OrderRequest {
     pub key: IdempotencyKey,
     /// What they want.
     pub items: Items,
+    /// What the request is called in the logs, so that what a drainer says of the order later can be found.
+    /// A repeat under another one is the same order still.
+    pub request_id: Option<RequestId>,
 }
 
 /// What a request asked for, in few bytes: the same key may only repeat the same request.
@@ -271,7 +274,7 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::SoldOut,
         Self::OverQuota,
         Self::Duplicate,

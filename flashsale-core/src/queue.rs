@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
-    ids::{IdempotencyKey, OrderId, ProductId, SaleId, UserId},
+    ids::{IdempotencyKey, OrderId, ProductId, RequestId, SaleId, UserId},
     order::Fingerprint,
     sale::{Epoch, Seq},
 };
@@ -96,6 +96,12 @@ impl Entry {
         self.parsed("order").ok()
     }
 
+    /// What the request that placed it is called in the logs. Entries of older processes have none, and one
+    /// that cannot be read harms nothing.
+    pub(crate) fn request_id(&self) -> Option<RequestId> {
+        self.parsed("request").ok()
+    }
+
     /// The whole order, or why it cannot be read.
     pub(crate) fn decode(&self, sale: SaleId) -> Result<QueuedOrder, String> {
         let held = self.holding(sale)?;
@@ -185,4 +191,42 @@ pub(crate) enum Verdict {
     },
     /// An operator has to look at it; its units stay held.
     Parked,
+}
+
+impl Verdict {
+    /// It refuses, for stock or quota, what Redis let in by the same limits.
+    pub(crate) fn contradicts_redis(&self) -> bool {
+        use crate::order::FailureReason::{OverQuota, SoldOut};
+        matches!(self, Self::Failed { reason: SoldOut | OverQuota, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(request: Option<&[u8]>) -> Entry {
+        let order = "00000000-0000-8000-8000-000000000100";
+        let text = [("order", order), ("seq", "1"), ("epoch", "1"), ("user", "ann"), ("key", "k")];
+        let more = [("fingerprint", "f1"), ("at", "1700000000000"), ("lines", "1:2:1000")];
+        let pairs = text.into_iter().chain(more).map(|(name, value)| (name, value.as_bytes()));
+        let pairs = pairs.chain(request.map(|request| ("request", request)));
+        let fields = pairs.flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
+        Entry { id: "1-0".to_owned(), fields }
+    }
+
+    /// It is only for the logs: no order is parked for it.
+    #[test]
+    fn the_name_of_the_request_decides_nothing() {
+        let sale = SaleId::try_from(1).unwrap();
+        let without = entry(None).decode(sale).unwrap();
+        let named = entry(Some(b"r-1"));
+        assert_eq!(named.request_id().map(String::from).as_deref(), Some("r-1"));
+        assert_eq!(named.decode(sale).as_ref(), Ok(&without));
+        for bad in [&b""[..], b"a b", b"\xff", &[b'x'; 129]] {
+            let entry = entry(Some(bad));
+            assert_eq!(entry.request_id(), None, "{bad:?}");
+            assert_eq!(entry.decode(sale).as_ref(), Ok(&without), "{bad:?}");
+        }
+    }
 }

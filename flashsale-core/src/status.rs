@@ -5,25 +5,32 @@
 //! so after PostgreSQL was read: else an order that Redis shows as confirmed a moment later could be denied.
 //! "Not found" takes both stores. Everything else is "cannot tell now".
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use chrono::DateTime;
 
 use crate::{
     engine::Stores,
     error::{Error, Result},
-    ids::OrderId,
+    ids::{OrderId, SaleId},
     keys::{SaleKeys, book_order},
     order::{FailureReason, OrderState, OrderStatus},
-    sale::{Epoch, SaleState},
+    sale::{Epoch, Sale, SaleState},
     scripts::{LookedSale, look},
     sql,
 };
 
+/// Most orders that one reading asks about. Lua unpacks at most some 8,000 values, and Redis does nothing else
+/// while it answers.
+pub(crate) const READ_AT_ONCE: usize = 500;
+
+/// What was said of orders; `None` where both stores were asked and neither knows the order.
+pub(crate) type Told = HashMap<OrderId, Option<OrderStatus>>;
+
 /// What Redis says, reduced to what decides who may answer.
 enum Redis {
-    /// Open, under our epoch, in step: its word counts. The value of the order's `o/` field.
-    Sound(String),
+    /// Open, under our epoch, in step: its word counts. The values of the orders' `o/` fields.
+    Sound(Vec<String>),
     /// It holds nothing, or is being loaded: what was seen, to be compared with a second look.
     Blank(Option<(Epoch, Option<SaleState>, String)>),
     /// It stands under an epoch that is not ours: a recovery of which one of us has not heard.
@@ -35,46 +42,83 @@ enum Redis {
 impl Stores {
     /// Where an order is; `None` when both stores were asked and neither knows it.
     pub(crate) async fn order_status(&self, id: OrderId) -> Result<Option<OrderStatus>> {
-        let sale = match self.catalog.sale(id.sale())? {
-            Some(sale) => sale,
-            // It may be younger than our reading, and its order accepted by another process.
-            None => match self.catalog.refresh().await?.sales.get(&id.sale()) {
-                Some(sale) => Arc::clone(sale),
-                None => return Ok(None),
-            },
+        let mut told = Told::new();
+        let result = self.order_statuses(id.sale(), &[id], &mut told).await;
+        match told.remove(&id) {
+            Some(status) => Ok(status),
+            None => {
+                Err(result.err().unwrap_or_else(|| Error::internal("a status was neither told nor refused")))
+            }
+        }
+    }
+
+    /// Adds to `told` where these orders of one sale are, at most [`READ_AT_ONCE`] of them. An error says why
+    /// those that are not added cannot be told now.
+    pub(crate) async fn order_statuses(&self, sale: SaleId, ids: &[OrderId], told: &mut Told) -> Result<()> {
+        let Some(sale) = self.sale_or_news(sale).await? else {
+            told.extend(ids.iter().map(|id| (*id, None)));
+            return Ok(());
         };
         if sale.purged_at.is_some() {
-            return self.recorded_status(id).await;
+            return self.tell_recorded(ids, told).await;
         }
-        match self.read_redis(id).await? {
-            Redis::Sound(value) if value.is_empty() => self.recorded_status(id).await,
-            Redis::Sound(value) => parse(id, &value).map(Some),
+        match self.read_redis(sale.id, ids).await? {
+            Redis::Sound(values) => {
+                let mut result = Ok(());
+                let mut forgotten = Vec::new();
+                for (id, value) in ids.iter().zip(values) {
+                    match value.as_str() {
+                        "" => forgotten.push(*id),
+                        // One that cannot be read must not hide the others.
+                        value => match parse(*id, value) {
+                            Ok(status) => drop(told.insert(*id, Some(status))),
+                            Err(error) => result = Err(error),
+                        },
+                    }
+                }
+                self.tell_recorded(&forgotten, told).await.and(result)
+            }
             Redis::OtherEpoch => Err(Error::fenced(sale.id, "Redis stands under another epoch")),
             Redis::Doubtful(why) => Err(Error::fenced(sale.id, why)),
             Redis::Blank(seen) => {
-                let status = self.recorded_status(id).await?;
-                match (self.read_redis(id).await?, status) {
-                    (Redis::Blank(again), Some(status)) if again == seen => Ok(Some(status)),
-                    _ => Err(Error::fenced(sale.id, "Redis is being loaded")),
+                let recorded = sql::statuses_of(&self.pg, ids).await?;
+                let loading = || Error::fenced(sale.id, "Redis is being loaded");
+                match self.read_redis(sale.id, ids).await? {
+                    Redis::Blank(again) if again == seen => {
+                        let all = ids.iter().all(|id| recorded.contains_key(id));
+                        told.extend(recorded.into_iter().map(|(id, status)| (id, Some(status))));
+                        if all { Ok(()) } else { Err(loading()) }
+                    }
+                    _ => Err(loading()),
                 }
             }
         }
     }
 
-    async fn read_redis(&self, id: OrderId) -> Result<Redis> {
-        let first = self.read_redis_once(id).await?;
+    /// What we know of a sale. One that we do not know may be younger than our reading, and its orders accepted
+    /// by another process.
+    pub(crate) async fn sale_or_news(&self, id: SaleId) -> Result<Option<Arc<Sale>>> {
+        match self.catalog.sale(id)? {
+            Some(sale) => Ok(Some(sale)),
+            None => Ok(self.catalog.refresh().await?.sales.get(&id).cloned()),
+        }
+    }
+
+    async fn read_redis(&self, sale: SaleId, ids: &[OrderId]) -> Result<Redis> {
+        let first = self.read_redis_once(sale, ids).await?;
         if let Redis::OtherEpoch = first {
             self.catalog.refresh().await?;
-            return self.read_redis_once(id).await;
+            return self.read_redis_once(sale, ids).await;
         }
         Ok(first)
     }
 
-    async fn read_redis_once(&self, id: OrderId) -> Result<Redis> {
+    async fn read_redis_once(&self, sale: SaleId, ids: &[OrderId]) -> Result<Redis> {
         // What we know must be taken before Redis is read.
-        let sale = self.catalog.sale(id.sale())?.ok_or_else(|| Error::not_found("the sale"))?;
+        let sale = self.catalog.sale(sale)?.ok_or_else(|| Error::not_found("the sale"))?;
         let floor = self.catalog.floor(&sale);
-        let seen = look(&self.link, &SaleKeys::new(sale.id), &[book_order(id)]).await?;
+        let fields: Vec<_> = ids.iter().map(|id| book_order(*id)).collect();
+        let seen = look(&self.link, &SaleKeys::new(sale.id), &fields).await?;
         Ok(match seen.sale {
             None => Redis::Blank(None),
             Some(LookedSale { epoch, state: None, token, .. }) if epoch == sale.epoch => {
@@ -85,13 +129,18 @@ impl Stores {
                 Redis::Doubtful("Redis was restarted or replaced")
             }
             Some(seen) if seen.seq < floor => Redis::Doubtful("Redis has gone back in time"),
-            Some(seen) => Redis::Sound(seen.book.into_iter().next().unwrap_or_default()),
+            Some(seen) => Redis::Sound(seen.book),
         })
     }
 
-    /// The record's word: a row, or a parked order.
-    async fn recorded_status(&self, id: OrderId) -> Result<Option<OrderStatus>> {
-        sql::status_of(&self.pg, id).await
+    /// The record's word is the last one: a row, a parked order, or that neither store knows the order.
+    async fn tell_recorded(&self, ids: &[OrderId], told: &mut Told) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut recorded = sql::statuses_of(&self.pg, ids).await?;
+        told.extend(ids.iter().map(|id| (*id, recorded.remove(id))));
+        Ok(())
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) fn arguments(port: u16) -> Vec<OsString> {
         ("tcp-backlog", "65535"),
         // Lowered by Redis itself when the limit on open files is lower.
         ("maxclients", "20000"),
+        // One for each test that shares a stack.
+        ("databases", "128"),
     ];
     settings.iter().flat_map(|(name, value)| [format!("--{name}").into(), OsString::from(value)]).collect()
 }

@@ -65,6 +65,7 @@ impl Drainer {
         self.claimed.insert(sale, (Instant::now(), next));
         let entries: Vec<_> = entries.into_iter().filter_map(entry).collect();
         if !entries.is_empty() {
+            self.stores.meters.drain_claimed.increment(entries.len() as u64);
             tracing::info!(sale = sale.get(), entries = entries.len(), "took over stale queue entries");
         }
         Ok(entries)

@@ -15,12 +15,14 @@ use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cart,
     engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
     link::Link,
-    queue::{Decoded, Entry, Verdict},
+    order::FailureReason,
+    queue::{Decoded, Entry, Holding, QueuedOrder, Verdict},
     sale::{Epoch, Sale},
     scripts::{self, Begun, Settlement},
     sql,
@@ -81,6 +83,9 @@ pub(crate) struct Batch {
     pub park: Vec<(Entry, String)>,
     /// Final before: only their acknowledgement is due.
     pub acknowledge: Vec<Entry>,
+    /// Those of them that were confirmed: they are still queued because somebody died, or the sale was
+    /// recovered, before the buyers' carts were seen to.
+    pub confirmed_before: Vec<Holding>,
     /// Verdicts of the ledger.
     pub settlements: Vec<Settlement>,
 }
@@ -165,6 +170,14 @@ impl Drainer {
     /// Does one unit of work for one sale and says what it did. An error leaves everything pending; the
     /// next unit, or another drainer, does it again.
     pub async fn drain_once(&mut self, sale: SaleId) -> Result<Drained> {
+        let drained = self.drain_unit(sale).await;
+        if drained.is_err() {
+            self.stores.meters.drain_failures.increment(1);
+        }
+        drained
+    }
+
+    async fn drain_unit(&mut self, sale: SaleId) -> Result<Drained> {
         self.ask_for_recovery(sale).await?;
         let entries = self.read(sale).await?;
         if entries.is_empty() {
@@ -173,18 +186,25 @@ impl Drainer {
         }
         // Until the settle was answered, these entries may stay pending under our name.
         self.unfinished.insert(sale);
+        // While the record is away nothing becomes of these orders: they stay `Queued`, which is what they are.
+        self.stores.ledger.reached().await?;
+        let began = Instant::now();
+        let mut failures = Vec::new();
         let mut drained = Drained { read: entries.len(), ..Drained::default() };
         let mut batch = self.begin(sale, entries).await?;
         self.record(sale, &mut batch).await?;
         for settlement in &batch.settlements {
             match settlement.verdict {
                 Verdict::Confirmed => drained.confirmed += 1,
-                Verdict::Failed { .. } => drained.failed += 1,
+                Verdict::Failed { reason, .. } => failures.push(reason),
                 Verdict::Parked => drained.parked += 1,
             }
         }
+        drained.failed = failures.len();
+        self.take_from_carts(&batch).await?;
         drained.given_back = self.settle(sale, batch).await?;
         self.unfinished.remove(&sale);
+        self.stores.meters.drained(&drained, &failures, began.elapsed());
         Ok(drained)
     }
 
@@ -205,6 +225,7 @@ impl Drainer {
             orders: Vec::new(),
             park: Vec::new(),
             acknowledge: Vec::new(),
+            confirmed_before: Vec::new(),
             settlements: Vec::new(),
         };
         let mut missing = 0;
@@ -212,7 +233,11 @@ impl Drainer {
             match begun {
                 // Another stream, or another drainer was faster: not ours to judge.
                 Begun::Gone => {}
-                Begun::Confirmed | Begun::Failed => batch.acknowledge.push(entry),
+                Begun::Confirmed => {
+                    batch.confirmed_before.extend(entry.holding(sale));
+                    batch.acknowledge.push(entry);
+                }
+                Begun::Failed => batch.acknowledge.push(entry),
                 Begun::Missing => {
                     missing += usize::from(entry.order_id().is_some());
                     batch.park.push((entry, "no state is known for this order in Redis".to_owned()));
@@ -239,7 +264,14 @@ impl Drainer {
                 Ok(recorded) => recorded,
                 Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
             };
-            for (Decoded { entry, .. }, verdict) in orders.into_iter().zip(recorded.verdicts) {
+            for (Decoded { entry, order }, verdict) in orders.into_iter().zip(recorded.verdicts) {
+                if let Verdict::Failed { reason, .. } = verdict {
+                    note_failed(&entry, &order, reason);
+                    // One of an earlier epoch may have been admitted by a Redis that was replaced since.
+                    if verdict.contradicts_redis() && order.epoch == batch.epoch {
+                        stores.meters.guard_refused(reason);
+                    }
+                }
                 let holding = entry.holding(sale).ok();
                 batch.settlements.push(Settlement { entry, holding, verdict });
             }
@@ -257,6 +289,8 @@ impl Drainer {
                 tracing::error!(
                     sale = sale.get(),
                     entry = entry.id,
+                    order = entry.order_id().map(tracing::field::display),
+                    request_id = entry.request_id().map(tracing::field::display),
                     why,
                     "an order is parked; see `flashsale dead-letters list`"
                 );
@@ -265,6 +299,15 @@ impl Drainer {
             batch.settlements.push(Settlement { entry, holding, verdict });
         }
         Ok(())
+    }
+
+    /// Takes what was bought out of the buyers' carts: before Redis shows the orders as confirmed, so that who
+    /// sees that finds a cart without them, and so that it is done again if we die in between.
+    pub(crate) async fn take_from_carts(&self, batch: &Batch) -> Result<()> {
+        let confirmed = batch.settlements.iter().filter(|settled| settled.verdict == Verdict::Confirmed);
+        let mut bought: Vec<_> = confirmed.filter_map(|settled| settled.holding.as_ref()).collect();
+        bought.extend(&batch.confirmed_before);
+        Ok(cart::take_bought(&self.link, &bought).await?)
     }
 
     /// Writes the verdicts back to Redis. Says how many orders' units went back now.
@@ -318,4 +361,10 @@ impl Drainer {
             }
         }
     }
+}
+
+/// Redis had admitted the order, and the record fails it: its buyer will ask why.
+fn note_failed(entry: &Entry, order: &QueuedOrder, reason: FailureReason) {
+    let request_id = entry.request_id().map(tracing::field::display);
+    tracing::info!(sale = %order.id.sale(), order = %order.id, request_id, %reason, "an admitted order failed");
 }

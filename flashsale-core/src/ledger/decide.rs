@@ -49,11 +49,7 @@ impl Decision {
     /// Whether the record refused, for stock or quota, what Redis let in under this very epoch: then Redis is
     /// wrong. An order of an earlier epoch may have been admitted by a Redis that was replaced since.
     pub(super) fn shows_redis_wrong(&self, order: &QueuedOrder, epoch: Epoch) -> bool {
-        let refused = matches!(
-            self.verdict,
-            Verdict::Failed { reason: FailureReason::SoldOut | FailureReason::OverQuota, .. }
-        );
-        refused && order.epoch == epoch
+        self.verdict.contradicts_redis() && order.epoch == epoch
     }
 }
 

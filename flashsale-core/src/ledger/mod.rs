@@ -112,6 +112,11 @@ impl Ledger {
         self.pool.close().await;
     }
 
+    /// Fails when PostgreSQL cannot be reached: the pool asks a connection for a sign of life before it gives it.
+    pub(crate) async fn reached(&self) -> Result<(), Error> {
+        Ok(self.pool.acquire().await.map(drop)?)
+    }
+
     /// Records a batch of orders of one sale. What the database refuses unexpectedly is narrowed down to the
     /// order it refuses, so that one order cannot stop the others.
     pub(crate) async fn record(
@@ -167,7 +172,8 @@ impl Ledger {
         culprit: &Decoded,
         refusal: &sqlx::Error,
     ) -> Result<Decision, LedgerError> {
-        tracing::error!(%sale, order = %culprit.order.id, error = %refusal, "the database refuses an order");
+        let request_id = culprit.entry.request_id().map(tracing::field::display);
+        tracing::error!(%sale, order = %culprit.order.id, request_id, error = %refusal, "the database refuses an order");
         let judge =
             |orders: &[&QueuedOrder], known| decide::fail(orders, known, FailureReason::Rejected, Write::Row);
         let rejected = within_deadline(async {

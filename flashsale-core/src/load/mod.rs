@@ -13,7 +13,7 @@
 
 mod rebuild;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::rebuild::{Rebuilt, rebuild};
 use crate::{
@@ -71,10 +71,16 @@ impl Stores {
         let Some(mut lock) = sql::sales::lock_load(&self.pg, sale, LOCK_LIMIT).await? else {
             return Ok(None);
         };
+        let began = Instant::now();
         let loaded = tokio::select! {
             loaded = self.load_alone(sale, judged, why, progress) => loaded,
             never = lock.keep() => match never {},
         };
+        match &loaded {
+            // Somebody else's load is counted there.
+            Ok(None) => {}
+            result => self.meters.load(result.is_ok(), began.elapsed()),
+        }
         lock.release().await;
         loaded
     }

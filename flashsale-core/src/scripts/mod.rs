@@ -3,6 +3,7 @@
 //! Each script's header is its contract: keys, arguments, replies.
 
 mod audit;
+mod cart;
 mod drain;
 mod load;
 mod look;
@@ -13,7 +14,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use redis::{Cmd, FromRedisValue, Value};
 
-pub(crate) use self::{audit::*, drain::*, load::*, look::*, rate_limit::*, reserve::*};
+pub(crate) use self::{audit::*, cart::*, drain::*, load::*, look::*, rate_limit::*, reserve::*};
 use crate::{
     keys::SaleKeys,
     link::{CallError, Link},
@@ -31,11 +32,18 @@ const READS_ONLY: &str = "#!lua flags=no-writes";
 pub(crate) struct Script {
     text: &'static str,
     sha: OnceLock<String>,
+    /// Carrying it out twice does what once does.
+    repeatable: bool,
 }
 
 impl Script {
     const fn new(text: &'static str) -> Self {
-        Self { text, sha: OnceLock::new() }
+        Self { text, sha: OnceLock::new(), repeatable: false }
+    }
+
+    /// One that may be carried out twice: where its answer is lost with the connection, it is sent again.
+    const fn repeatable(text: &'static str) -> Self {
+        Self { text, sha: OnceLock::new(), repeatable: true }
     }
 
     fn sha(&self) -> &str {
@@ -81,7 +89,7 @@ impl Script {
     }
 
     async fn send(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Value, CallError> {
-        if self.text.starts_with(READS_ONLY) {
+        if self.repeatable || self.text.starts_with(READS_ONLY) {
             link.ask_within(command, deadline).await
         } else {
             link.query_within(command, deadline).await
@@ -153,7 +161,9 @@ mod tests {
 
     #[test]
     fn every_script_declares_itself() {
-        for script in [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT] {
+        for script in
+            [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT, &CART]
+        {
             assert!(script.text.starts_with("#!lua"), "a full Redis must refuse it whole: {}", script.text);
         }
     }

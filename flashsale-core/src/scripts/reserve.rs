@@ -4,7 +4,7 @@ use redis::Cmd;
 
 use super::{Reply, Script, unexpected};
 use crate::{
-    ids::{IdempotencyKey, OrderId, ProductId, UserId},
+    ids::{IdempotencyKey, OrderId, ProductId, RequestId, UserId},
     keys::{SaleKeys, book_key, book_order, book_quota},
     link::{CallError, Link},
     order::{Fingerprint, Items, Refusal},
@@ -24,6 +24,7 @@ pub(crate) struct Reservation {
     pub key: IdempotencyKey,
     pub fingerprint: Fingerprint,
     pub items: Items,
+    pub request_id: Option<RequestId>,
 }
 
 /// What the script says of one order.
@@ -85,6 +86,7 @@ fn push_order(command: &mut Cmd, order: &Reservation) {
         .arg(order.fingerprint.as_str())
         .arg(order.user.as_str())
         .arg(order.key.as_str())
+        .arg(order.request_id.as_ref().map_or("", RequestId::as_str))
         .arg(order.items.iter().len());
     for (product, quantity) in order.items.iter() {
         command.arg(product.get()).arg(quantity).arg(book_quota(&order.user, product));

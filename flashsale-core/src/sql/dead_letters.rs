@@ -1,5 +1,7 @@
 //! Dead letters: queue entries that could not be decided, until an operator ends them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -140,6 +142,16 @@ pub(crate) async fn discard_garbage(pool: &PgPool, letter: i64) -> Result<bool> 
 pub(crate) async fn list(pool: &PgPool) -> Result<Vec<StoredLetter>> {
     let mut conn = pool.acquire().await?;
     Ok(read(&mut conn, None, None, false).await?)
+}
+
+/// How many letters each sale has; a sale that has none is not there.
+pub(crate) async fn count(pool: &PgPool) -> Result<HashMap<SaleId, i64>> {
+    let rows: Vec<(i32, i64)> =
+        sqlx::query_as("SELECT sale_id, count(*) FROM dead_letters WHERE resolved IS NULL GROUP BY sale_id")
+            .fetch_all(pool)
+            .await?;
+    let count = |(sale, letters)| Ok((parsed("dead_letters.sale_id", i64::from(sale))?, letters));
+    Ok(rows.into_iter().map(count).collect::<Result<_, sqlx::Error>>()?)
 }
 
 /// The letters of one sale, oldest first.

@@ -15,23 +15,32 @@ use crate::{
     order::{FailureReason, OrderLine, OrderRecord, OrderState, OrderStatus},
 };
 
-/// What the record says of one order: its row, or that it is parked. One statement, because an order that is ended while it is looked up goes from the dead
-/// letters to the orders: two statements could miss it in both.
-pub(crate) async fn status_of(pool: &PgPool, id: OrderId) -> Result<Option<OrderStatus>> {
-    let row: Option<(Option<String>, Option<String>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT status, failure_reason, at FROM (
-             SELECT 1 AS place, status, failure_reason, recorded_at AS at FROM orders WHERE id = $1
+/// Id, and of a row status, reason and instant; or the instant of a parked order alone.
+type StatusColumns = (Uuid, Option<String>, Option<String>, DateTime<Utc>);
+
+/// What the record says of these orders: their rows, or that they are parked. One statement, because an order
+/// that is ended while it is looked up goes from the dead letters to the orders: two statements could miss it in
+/// both.
+pub(crate) async fn statuses_of(pool: &PgPool, ids: &[OrderId]) -> Result<HashMap<OrderId, OrderStatus>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows: Vec<StatusColumns> = sqlx::query_as(
+        "SELECT id, status, failure_reason, at FROM (
+             SELECT 1 AS place, id, status, failure_reason, recorded_at AS at FROM orders WHERE id = ANY($1)
              UNION ALL
-             SELECT 2, NULL, NULL, parked_at FROM dead_letters WHERE order_id = $1
-         ) AS known ORDER BY place LIMIT 1",
+             SELECT 2, order_id, NULL, NULL, parked_at FROM dead_letters WHERE order_id = ANY($1)
+         ) AS known ORDER BY place DESC",
     )
-    .bind(id.as_uuid())
-    .fetch_optional(pool)
+    .bind(ids)
+    .fetch_all(pool)
     .await?;
-    let Some((status, reason, updated_at)) = row else { return Ok(None) };
-    // A parked order waits for an operator, and nobody else can tell.
-    let state = status.map_or(Ok(OrderState::Processing), |word| state(&word))?;
-    Ok(Some(OrderStatus { id, state, failure: failure(reason), updated_at }))
+    // Of an order that stands in both places its row comes last here, and stays.
+    let read = |(id, status, reason, updated_at): StatusColumns| {
+        let id: OrderId = parsed("orders.id", id)?;
+        // A parked order waits for an operator, and nobody else can tell.
+        let state = status.map_or(Ok(OrderState::Processing), |word| state(&word))?;
+        Ok((id, OrderStatus { id, state, failure: failure(reason), updated_at }))
+    };
+    Ok(rows.into_iter().map(read).collect::<Result<_, sqlx::Error>>()?)
 }
 
 fn state(word: &str) -> Result<OrderState, sqlx::Error> {

@@ -19,7 +19,7 @@ use std::fmt;
 use sqlx::PgPool;
 
 pub(crate) use self::{
-    history::{orders, status_of},
+    history::{orders, statuses_of},
     sales::{request_recover, sales},
 };
 use crate::{error::Result, ids::SaleId};

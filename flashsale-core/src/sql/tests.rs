@@ -244,11 +244,11 @@ async fn history_comes_in_pages_newest_first() {
 async fn a_status_is_that_of_the_row_or_of_the_dead_letter() {
     let (pg, url) = connect().await;
     let (id, made) = with_orders(&pg, &url).await;
-    let mut seen = Vec::new();
-    for made in &made {
-        let status = super::status_of(&pg, made.order.id).await.unwrap().unwrap();
-        seen.push((status.state, status.failure));
-    }
+    let unknown = crate::OrderId::new(id);
+    let ids: Vec<_> = made.iter().map(|made| made.order.id).chain([unknown]).collect();
+    let known = super::statuses_of(&pg, &ids).await.unwrap();
+    let seen: Vec<_> =
+        made.iter().map(|made| (known[&made.order.id].state, known[&made.order.id].failure)).collect();
     assert_eq!(
         seen,
         [
@@ -258,5 +258,6 @@ async fn a_status_is_that_of_the_row_or_of_the_dead_letter() {
             (OrderState::Processing, None),
         ]
     );
-    assert_eq!(super::status_of(&pg, crate::OrderId::new(id)).await.unwrap(), None);
+    assert!(!known.contains_key(&unknown));
+    assert!(super::statuses_of(&pg, &[]).await.unwrap().is_empty());
 }

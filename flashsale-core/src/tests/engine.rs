@@ -165,7 +165,7 @@ async fn products_are_known_and_belong_to_one_sale() {
     let ask = |products: Vec<ProductId>| {
         let one = Quantity::try_from(1).unwrap();
         let items = Items::merge(products.into_iter().map(|product| (product, one))).unwrap();
-        shop.engine.reserve(OrderRequest { user: user("ann"), key: key("k"), items })
+        shop.engine.reserve(OrderRequest { user: user("ann"), key: key("k"), items, request_id: None })
     };
     let nobodys = ProductId::try_from(999_999).unwrap();
     let unknown = ask(vec![shop.products[0], nobodys]).await.unwrap();

@@ -2,18 +2,22 @@
 
 mod audit;
 mod by_hand;
+mod cart;
 mod crash;
 mod dead_letters;
 mod engine;
 mod guard;
 mod herd;
 mod keeper;
+mod metrics;
 mod property;
 mod proxy;
+mod rate_limit;
 mod recover;
 mod scripts;
 mod status;
 mod unknown;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -92,6 +96,7 @@ impl Shop {
             user: self::user(user),
             key: self::key(key),
             items: Items::merge(lines.iter().map(line)).unwrap(),
+            request_id: None,
         }
     }
 

@@ -109,6 +109,7 @@ async fn what_arrives_late_is_refused() {
         user: request.user,
         key: request.key,
         items: request.items,
+        request_id: None,
     };
     let sale = shop.engine.operator().sale(shop.sale).await.unwrap();
     let (seconds, _): (i64, i64) = shop.redis(&["TIME"]).await;

@@ -49,8 +49,8 @@ async fn an_order_that_cannot_even_fail_is_parked() {
     let [letter] = &letters[..] else { panic!("one letter: {letters:?}") };
     assert_eq!((letter.order, &letter.entry), (Some(batch[1].order.id), &batch[1].entry));
     assert!(letter.reason.contains("not for this user"), "{}", letter.reason);
-    let status = sql::status_of(&shop.pg, batch[1].order.id).await.unwrap().unwrap();
-    assert_eq!(status.state, OrderState::Processing);
+    let parked = batch[1].order.id;
+    assert_eq!(sql::statuses_of(&shop.pg, &[parked]).await.unwrap()[&parked].state, OrderState::Processing);
 
     // Refused still: it stays parked. Without the trigger it ends.
     let end = |how| shop.ledger.end_parked(shop.sale, Epoch(1), letter.id, &batch[1].order, how);

@@ -96,6 +96,7 @@ impl Live {
             key: name_key(request.key),
             fingerprint: request.fingerprint(self.sale),
             items: request.items.clone(),
+            request_id: None,
         };
         let orders: Vec<_> = batch.iter().map(order).collect();
         let orders: Vec<_> = orders.iter().collect();

@@ -3,6 +3,8 @@
 //! A row is written in the notation of [`Scene`], so that it can be read without the code around it.
 
 mod begin;
+mod cart;
+mod largest_batch;
 mod leave;
 mod load;
 mod look;

@@ -13,8 +13,9 @@ use crate::{
     queue::{Entry, Holding, Verdict},
     sale::{Epoch, SaleState},
     scripts::{
-        Answer, Begun, LoadStep, Reservation, Reserved, Settled, Settlement, audit, begin, carry_state,
-        leave, load_start, load_step, look, purge, rate_limit, reserve, settle,
+        Answer, Begun, CartReply, LoadStep, Reservation, Reserved, Settled, Settlement, audit, begin,
+        carry_state, leave, load_start, load_step, look, purge, rate_limit, read_cart, reserve, set_in_cart,
+        settle,
     },
 };
 
@@ -38,6 +39,7 @@ fn order(scene: &Scene, name: &str) -> Reservation {
         key: name.parse().unwrap(),
         fingerprint: Fingerprint::from_store("f"),
         items: Items::merge([line]).unwrap(),
+        request_id: None,
     }
 }
 
@@ -68,6 +70,10 @@ async fn a_full_redis_sells_nothing_and_drains() {
     let before = scene.state().await;
     assert_full(&buy(&scene, &order(&scene, "@B")).await);
     assert_full(&rate_limit(link, address, 9, Duration::from_mins(1)).await);
+    let (user, usd) = ("ann".parse().unwrap(), "USD".parse().unwrap());
+    let (product, one) = ("1".parse().unwrap(), Quantity::try_from(1).unwrap());
+    assert_full(&set_in_cart(link, &user, product, one, usd, Duration::from_mins(1)).await);
+    assert!(matches!(read_cart(link, &user).await, Ok(CartReply::Kept(_))), "a cart can still be read");
     assert_eq!(scene.state().await, before);
 
     assert_eq!(look(link, keys, &[]).await.unwrap().sale.unwrap().seq.get(), 5);

@@ -2,21 +2,20 @@ use std::time::Duration;
 
 use super::{
     Row, Scene, UNCHANGED, check, guard_rows,
-    scene::{EPOCH, SEQ, error_text, load_sale, order_id},
+    scene::{EPOCH, SEQ, error_text},
 };
 use crate::{
-    Items, ProductId, Quantity, Refusal,
-    keys::{book_key, book_order, book_quota},
+    Items, Quantity, Refusal,
     link::CallError,
     order::Fingerprint,
     sale::{Epoch, Seq},
-    scripts::{Answer, RESERVE_BATCH, Reservation, Reserved, reserve},
+    scripts::{Answer, Reservation, Reserved, reserve},
 };
 
 const LUA: &str = include_str!("../../../lua/reserve.lua");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// `[epoch=…] [seen=…] [not_after=…] | order user key fingerprint product×quantity… | …`, answered as
+/// `[epoch=…] [seen=…] [not_after=…] | order user key fingerprint product×quantity… [request=…] | …`, answered as
 /// `seq: answer | …`; or `raw` and the script's arguments.
 async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
     if let Some(arguments) = call.strip_prefix("raw ") {
@@ -43,6 +42,7 @@ async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
 }
 
 fn reservation(text: &str) -> Reservation {
+    let (text, request) = text.split_once(" request=").map_or((text, None), |(text, id)| (text, Some(id)));
     let mut words = text.split(' ');
     let mut word = || words.next().unwrap();
     let (id, user, key) = (word().parse().unwrap(), word().parse().unwrap(), word().parse().unwrap());
@@ -51,7 +51,8 @@ fn reservation(text: &str) -> Reservation {
         let (product, quantity) = line.split_once('x').unwrap();
         (product.parse().unwrap(), Quantity::try_from(quantity.parse::<i64>().unwrap()).unwrap())
     };
-    Reservation { id, user, key, fingerprint, items: Items::merge(words.map(line)).unwrap() }
+    let request_id = request.map(|id| id.parse().unwrap());
+    Reservation { id, user, key, fingerprint, items: Items::merge(words.map(line)).unwrap(), request_id }
 }
 
 fn answer_text(answer: &Answer) -> String {
@@ -110,11 +111,31 @@ async fn admits_all_or_nothing() {
                     "+queue new1 order=@A seq=5 epoch=7 user=ann key=k1 fingerprint=f1 at=now lines=1:2:5",
                 ],
             ),
+            Row(
+                "the request's name goes with its entry alone",
+                &[],
+                "@A ann k1 f1 1x1 request=r-1:a/b | @B bob k1 f1 1x1",
+                "6: admitted | admitted",
+                &[
+                    "-sale seq 4",
+                    "-stock 1 10",
+                    "+sale seq 6",
+                    "+stock 1 8",
+                    "+book k/ann/k1 @A f1",
+                    "+book o/@A Qnow",
+                    "+book q/ann/1 1",
+                    "+book k/bob/k1 @B f1",
+                    "+book o/@B Qnow",
+                    "+book q/bob/1 1",
+                    "+queue new1 order=@A seq=5 epoch=7 user=ann key=k1 fingerprint=f1 at=now lines=1:1:1000 request=r-1:a/b",
+                    "+queue new2 order=@B seq=6 epoch=7 user=bob key=k1 fingerprint=f1 at=now lines=1:1:1000",
+                ],
+            ),
             Row("more than is left", &["HSET stock 1 1"], BUY, "4: sold-out 1 1", UNCHANGED),
             Row("nothing is left", &["HSET stock 1 0"], BUY, "4: sold-out 1 0", UNCHANGED),
             Row("less than nothing is left", &["HSET stock 1 -3"], BUY, "4: sold-out 1 0", UNCHANGED),
             Row("the word of it", &["HSET stock 1 -3"],
-                "raw 1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 1 1 2 q/ann/1", "ok 4 now [sold_out 1 -3]", UNCHANGED),
+                "raw 1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 '' 1 1 2 q/ann/1", "ok 4 now [sold_out 1 -3]", UNCHANGED),
             Row("only the second product is sold out", &["HSET stock 2 0"], "@A ann k1 f1 1x2 2x1",
                 "4: sold-out 2 0", UNCHANGED),
             Row("above the limit at once", &[], "@A ann k1 f1 1x4", "4: over-quota 1 3 0", UNCHANGED),
@@ -167,7 +188,7 @@ async fn a_key_comes_before_everything_else() {
         Row(
             "the word of it",
             &[],
-            "raw 1 7 4 9e15 @A k/ann/k1 o/@A f2 ann k1 1 1 2 q/ann/1",
+            "raw 1 7 4 9e15 @A k/ann/k1 o/@A f2 ann k1 '' 1 1 2 q/ann/1",
             "ok 4 now [key_reused]",
             UNCHANGED,
         ),
@@ -177,7 +198,7 @@ async fn a_key_comes_before_everything_else() {
 
 #[tokio::test]
 async fn sells_only_while_the_sale_says_so() {
-    const BUY: &str = "raw 1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 1 1 2 q/ann/1";
+    const BUY: &str = "raw 1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 '' 1 1 2 q/ann/1";
     const FUTURE: &str = "HSET sale starts_ms 4102444799999";
     let rows = [
         Row("closed", &["HSET sale state closed"], BUY, "ok 4 now [closed]", UNCHANGED),
@@ -339,59 +360,13 @@ async fn a_quantity_is_a_plain_positive_number() {
         let before = scene.state().await;
         // The good order before it is not admitted either.
         let call = format!(
-            "1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 1 1 1 q/ann/1 \
-             @B k/bob/k1 o/@B f1 bob k1 2 1 1 q/bob/1 2 {quantity} q/bob/2"
+            "1 7 4 9e15 @A k/ann/k1 o/@A f1 ann k1 '' 1 1 1 q/ann/1 \
+             @B k/bob/k1 o/@B f1 bob k1 '' 2 1 1 q/bob/1 2 {quantity} q/bob/2"
         );
         let answer = scene.raw(LUA, &scene.real(&call)).await;
         let Err(CallError::Refused(error)) = answer else { panic!("{quantity}: {answer:?}") };
         let text = scene.show(&error_text(&error));
         assert_eq!(text, "error INVALID quantity of order @B", "{quantity}");
         assert_eq!(scene.state().await, before, "{quantity}");
-    }
-}
-
-/// The script hands all fields of a batch to one command, and Lua's stack is finite.
-#[tokio::test]
-async fn the_largest_batch_fits_and_a_larger_one_is_refused() {
-    let scene = Scene::open().await;
-    let lines = i64::try_from(Items::MAX_LINES).unwrap();
-    let products: Vec<_> = (1..=lines).map(|id| (id, 1000, 2, 500)).collect();
-    load_sale(&scene.link, &scene.keys, Epoch(8), &products).await;
-    let one = |number: u16| {
-        let line = |id| (ProductId::try_from(id).unwrap(), Quantity::try_from(1).unwrap());
-        Reservation {
-            id: order_id(scene.sale, number),
-            user: format!("user-{number}").parse().unwrap(),
-            key: "k".parse().unwrap(),
-            fingerprint: Fingerprint::from_store("f"),
-            items: Items::merge((1..=lines).map(line)).unwrap(),
-        }
-    };
-    let orders: Vec<_> = (1..=129).map(one).collect();
-    let call = async |orders: &[&Reservation]| {
-        reserve(&scene.link, &scene.keys, Epoch(8), SEQ, i64::MAX, orders, DEADLINE).await
-    };
-
-    let before = scene.state().await;
-    let answer = call(&orders.iter().collect::<Vec<_>>()).await;
-    let Err(CallError::Refused(error)) = answer else { panic!("{answer:?}") };
-    assert_eq!(error_text(&error), "error INVALID number of orders");
-    assert_eq!(scene.state().await, before);
-
-    let Reserved::Decided { seq, answers, .. } =
-        call(&orders.iter().take(RESERVE_BATCH).collect::<Vec<_>>()).await.unwrap()
-    else {
-        panic!("in time")
-    };
-    assert_eq!((seq, answers), (Seq(132), vec![Answer::Admitted; RESERVE_BATCH]));
-    let after = scene.state().await;
-    let holds = |line: String| after.contains(&scene.show(&line));
-    for Reservation { id, user, key, items, .. } in &orders[..RESERVE_BATCH] {
-        assert!(holds(format!("book {} {id} f", book_key(user, key))));
-        assert!(holds(format!("book {} Qnow", book_order(*id))));
-        assert!(items.iter().all(|(product, _)| holds(format!("book {} 1", book_quota(user, product)))));
-    }
-    for id in 1..=lines {
-        assert!(after.contains(&format!("stock {id} 872")));
     }
 }
