@@ -15,12 +15,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    health, history,
+    browser::{self, CorsOrigins},
+    cart, docs, events, health, history,
     identity::{Auth, TrustedProxies},
     limits::{LimitArgs, Turns},
-    orders,
+    metrics, openapi, orders,
     problem::{self, Code, Problem},
-    sales, status,
+    request_id, sales, status,
+    streams::Streams,
 };
 
 /// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
@@ -36,12 +38,19 @@ pub struct Policy {
     pub trusted_proxies: TrustedProxies,
     /// How much clients may ask for.
     pub limits: LimitArgs,
+    /// Whose pages may use the API.
+    pub cors_origins: CorsOrigins,
 }
 
 impl Default for Policy {
     /// What the flags say when nothing is given: the `X-User-Id` header, believed from this machine.
     fn default() -> Self {
-        Self { auth: Auth::Header, trusted_proxies: TrustedProxies::default(), limits: LimitArgs::default() }
+        Self {
+            auth: Auth::Header,
+            trusted_proxies: TrustedProxies::default(),
+            limits: LimitArgs::default(),
+            cors_origins: CorsOrigins::default(),
+        }
     }
 }
 
@@ -52,6 +61,7 @@ pub struct App {
     pub(crate) policy: Arc<Policy>,
     pub(crate) draining: CancellationToken,
     pub(crate) turns: Turns,
+    pub(crate) streams: Streams,
 }
 
 impl App {
@@ -59,26 +69,55 @@ impl App {
     /// no more.
     pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
         let turns = Turns::new(policy.limits.orders_at_once);
-        Self { engine, policy: Arc::new(policy), draining, turns }
+        let streams = Streams::new(policy.limits.streams_per_client, policy.limits.streams_at_once);
+        Self { engine, policy: Arc::new(policy), draining, turns, streams }
     }
 }
 
 /// All routes. Serve it with connection info (a [`SocketAddr`](std::net::SocketAddr)): who is asking depends on
 /// the other end of the socket.
 pub fn router(app: App) -> Router {
-    let (routes, _document) = routes().split_for_parts();
-    with_manners(routes).with_state(app)
+    let cors_origins = app.policy.cors_origins.clone();
+    let policy = Arc::clone(&app.policy);
+    observed(browser::tell(with_manners(routes().into()).with_state(app), &cors_origins), policy)
+}
+
+/// The routes for those who run a process that serves nobody else: health and metrics.
+pub fn operations_router(app: App) -> Router {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::scrape));
+    let policy = Arc::clone(&app.policy);
+    observed(browser::tell(with_manners(routes.into()).with_state(app), &CorsOrigins::default()), policy)
+}
+
+/// The outermost layers: whatever a request is answered with, it has a name and is counted.
+fn observed(routes: Router, policy: Arc<Policy>) -> Router {
+    routes
+        .layer(middleware::from_fn(metrics::measure))
+        .layer(middleware::from_fn_with_state(policy, request_id::give))
 }
 
 /// Every route together with its documentation: there is no other way to add one.
-fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(sales::active))
+        .routes(routes!(cart::set))
+        .routes(routes!(cart::show, cart::clear))
+        .routes(routes!(cart::remove))
         .routes(routes!(orders::place))
         .routes(routes!(status::status))
+        .routes(routes!(events::events))
         .routes(routes!(history::history))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::scrape))
+        .routes(routes!(docs::document))
+        .routes(routes!(docs::front))
+        .routes(routes!(docs::without_slash))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
 }
 
 /// Every answer comes in time and, if it is a refusal, as a problem document: unknown paths, unknown methods
@@ -96,11 +135,11 @@ fn with_manners<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S
 }
 
 async fn answer_in_time(request: Request, next: Next) -> Response {
-    let changes_something = request.method() == Method::POST;
+    let changes_nothing = matches!(*request.method(), Method::GET | Method::HEAD);
     match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
         Ok(response) => response,
-        Err(_) if changes_something => Problem::outcome_unknown().into_response(),
-        Err(_) => Problem::unavailable().into_response(),
+        Err(_) if changes_nothing => Problem::unavailable().into_response(),
+        Err(_) => Problem::outcome_unknown().into_response(),
     }
 }
 

@@ -2,17 +2,38 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use url::Url;
+
 use crate::{
     app::Policy,
-    identity::{AccessArgs, Auth, AuthMode},
+    browser::BrowserArgs,
+    health_check::{self, health_url},
+    identity::AccessArgs,
     limits::LimitArgs,
     stores::StoreArgs,
     telemetry::LogArgs,
 };
 
+const AFTER_HELP: &str = "\
+Every flag can be given by its environment variable instead; the flag wins.
+
+Examples:
+  flashsale-server                   on http://127.0.0.1:5000; with the stores of a `flashsale up`
+                                     that runs in this directory
+  flashsale-server --listen 0.0.0.0:5000 --trusted-proxies 10.0.0.0/8 --log-format json
+  flashsale-server --print-config    what it would do, and why
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. Logs go to stderr.";
+
 /// Everything that `flashsale-server` can be told.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "flashsale-server", version, about = "The REST API of the flash-sale engine")]
+#[command(
+    name = "flashsale-server",
+    version,
+    about = "The REST API of the flash-sale engine",
+    after_help = AFTER_HELP
+)]
 pub struct Config {
     /// Which stores to use.
     #[command(flatten, next_help_heading = "Stores")]
@@ -51,20 +72,53 @@ pub struct Config {
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
 
+    /// Which pages may use the API.
+    #[command(flatten, next_help_heading = "Browsers")]
+    pub browsers: BrowserArgs,
+
     /// What is logged, and how.
     #[command(flatten, next_help_heading = "Logs")]
     pub logs: LogArgs,
+
+    /// Something else to do.
+    #[command(flatten, next_help_heading = "Instead of serving")]
+    pub instead: InsteadArgs,
+}
+
+/// What the program can do instead of serving.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InsteadArgs {
+    /// Print every setting and where it comes from, without passwords, and end
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// Ask a running server's /readyz, by default at the first --listen, and end: 0 if it is ready, 1 if not
+    #[arg(long, value_name = "URL", value_parser = health_check::parse_url, conflicts_with = "print_config")]
+    pub health_check: Option<Option<Url>>,
 }
 
 impl Config {
+    /// Reads the command line and the environment, and what was said where. Help and wrong usage end the
+    /// process, the latter with 2.
+    pub fn read() -> (Self, ArgMatches) {
+        let matches = Self::command().get_matches();
+        let config = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        (config, matches)
+    }
+
+    /// Which server's health to ask for, if that is what is to be done.
+    pub fn health_check(&self) -> Option<Result<Url, String>> {
+        let given = self.instead.health_check.clone()?;
+        Some(given.map_or_else(|| health_url(self.listen[0]), Ok))
+    }
+
     /// What concerns requests. Fails when flags contradict each other or name a file that cannot be used; the
     /// message names the flag.
     pub fn policy(&self) -> Result<Policy, String> {
-        let auth = match self.access.auth {
-            AuthMode::Header => Auth::Header,
-        };
+        let auth = self.access.auth()?;
         let trusted_proxies = self.access.trusted_proxies.clone();
-        Ok(Policy { auth, trusted_proxies, limits: self.limits.clone() })
+        let cors_origins = self.browsers.cors_origins.clone();
+        Ok(Policy { auth, trusted_proxies, limits: self.limits.clone(), cors_origins })
     }
 
     /// How long to wait for the stores at the start.

@@ -5,31 +5,67 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use flashsale_core::Dependency;
 
 use crate::app::App;
 
 /// Is the process alive?
 ///
 /// Asks nobody else: restarting this process would not bring a store back.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive")))]
+#[utoipa::path(get, path = "/healthz", operation_id = "checkHealth", tag = "operations", responses((
+    status = 200,
+    description = "Alive",
+    content_type = "text/plain; charset=utf-8",
+    body = String,
+    example = "ok\n",
+)))]
 pub(crate) async fn alive() -> &'static str {
     "ok\n"
 }
 
 /// May it be sent requests?
 ///
-/// One line per dependency and per open sale; 503 if no order can be taken or this server is about to end.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready"), (status = 503, description = "Not ready")))]
+/// One line for each store and each open sale, and last one for this server: `ok`; `degraded`, when orders are
+/// taken although something is wrong; or, with 503, `unavailable` without Redis and `draining` when it is about
+/// to end.
+#[utoipa::path(get, path = "/readyz", operation_id = "checkReadiness", tag = "operations", responses(
+    (
+        status = 200,
+        description = "Orders are taken",
+        content_type = "text/plain; charset=utf-8",
+        body = String,
+        example = "redis: ok\npostgres: ok\nsale noon: ok\nserver: ok\n",
+    ),
+    (
+        status = 503,
+        description = "Send no requests",
+        content_type = "text/plain; charset=utf-8",
+        body = String,
+        example = "redis: ok\npostgres: ok\nsale noon: ok\nserver: draining\n",
+    ),
+))]
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    let mut ready = true;
+    let dependencies = app.engine.readiness().await;
+    let (status, word) = judge(&dependencies, app.draining.is_cancelled());
     let mut lines = String::new();
-    for dependency in app.engine.readiness().await {
-        ready &= !dependency.vital || dependency.problem.is_none();
-        let state = dependency.problem.unwrap_or_else(|| "ok".to_owned()).replace('\n', " ");
-        lines.extend([&dependency.name, ": ", &state, "\n"]);
+    for Dependency { name, problem, .. } in &dependencies {
+        // One line each, whatever the store said.
+        let state = problem.as_deref().unwrap_or("ok").replace('\n', " ");
+        lines.extend([name, ": ", &state, "\n"]);
     }
-    let draining = app.draining.is_cancelled();
-    lines.push_str(if draining { "server: draining\n" } else { "server: ok\n" });
-    let status = if ready && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    lines.extend(["server: ", word, "\n"]);
     (status, lines).into_response()
+}
+
+fn judge(dependencies: &[Dependency], draining: bool) -> (StatusCode, &'static str) {
+    let wrong = || dependencies.iter().filter(|dependency| dependency.problem.is_some());
+    if draining {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if wrong().any(|dependency| dependency.vital) {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    } else if wrong().next().is_some() {
+        (StatusCode::OK, "degraded")
+    } else {
+        (StatusCode::OK, "ok")
+    }
 }

@@ -17,11 +17,15 @@ use ipnet::IpNet;
 
 use crate::{
     app::App,
+    jwt::{JwtArgs, Tokens},
     problem::{Code, Problem},
 };
 
 const USER_HEADER: &str = "X-User-Id";
 const FORWARDED_HEADER: &str = "X-Forwarded-For";
+
+/// There is no registered scheme for a header that a proxy sets; a 401 needs one nevertheless.
+const HEADER_CHALLENGE: &str = r#"TrustedHeader name="X-User-Id""#;
 
 /// Who is asking.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,20 +42,40 @@ pub struct AccessArgs {
         default_value = "127.0.0.0/8,::1/128"
     )]
     pub trusted_proxies: TrustedProxies,
+
+    /// Which bearer tokens are believed.
+    #[command(flatten)]
+    pub jwt: JwtArgs,
+}
+
+impl AccessArgs {
+    /// How a request says whose it is, with the keys read. Fails when a flag is missing, has no effect or names a
+    /// file that holds no key; the message names the flag.
+    pub fn auth(&self) -> Result<Auth, String> {
+        match (self.auth, self.jwt.given()) {
+            (AuthMode::Header, None) => Ok(Auth::Header),
+            (AuthMode::Header, Some(flag)) => Err(format!("{flag} has no effect without --auth jwt")),
+            (AuthMode::Jwt, _) => self.jwt.tokens().map(Auth::Jwt),
+        }
+    }
 }
 
 /// How a request says whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum AuthMode {
-    /// By the `X-User-Id` header, believed from trusted proxies only.
+    /// By the `X-User-Id` header, believed from trusted proxies only
     Header,
+    /// By a bearer token in the `Authorization` header, whoever sends it
+    Jwt,
 }
 
-/// How a request says whose it is, ready to be checked.
+/// How a request says whose it is, ready to be checked. What the other way would say is not looked at.
 #[derive(Debug, Clone)]
 pub enum Auth {
     /// By the `X-User-Id` header, believed from trusted proxies only.
     Header,
+    /// By the `sub` of a bearer token.
+    Jwt(Tokens),
 }
 
 /// The networks whose headers are believed.
@@ -66,7 +90,7 @@ impl Default for TrustedProxies {
 }
 
 impl TrustedProxies {
-    fn trust(&self, address: IpAddr) -> bool {
+    pub(crate) fn trust(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
@@ -92,13 +116,26 @@ impl FromStr for TrustedProxies {
 #[derive(Debug)]
 pub(crate) struct Caller(pub(crate) UserId);
 
+impl Caller {
+    /// Refuses whoever asks for what belongs to another user. To be called before any store is asked: then the
+    /// refusal is the same whether there is something to be had or not.
+    pub(crate) fn must_be(&self, user: &UserId) -> Result<(), Problem> {
+        if self.0 == *user {
+            return Ok(());
+        }
+        Err(Problem::new(Code::Forbidden, "A user's own things are shown to that user only."))
+    }
+}
+
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        match &app.policy.auth {
-            Auth::Header => user_of(peer(parts)?, &parts.headers, &app.policy.trusted_proxies).map(Self),
-        }
+        let user = match &app.policy.auth {
+            Auth::Header => user_of(peer(parts)?, &parts.headers, &app.policy.trusted_proxies),
+            Auth::Jwt(tokens) => tokens.user_of(&parts.headers),
+        };
+        user.map(Self)
     }
 }
 
@@ -123,7 +160,7 @@ fn peer(parts: &Parts) -> Result<IpAddr, Problem> {
 }
 
 fn user_of(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Result<UserId, Problem> {
-    let unauthorized = |detail: &str| Problem::new(Code::Unauthorized, detail);
+    let unauthorized = |detail: &str| Problem::unauthorized(HEADER_CHALLENGE, detail);
     let mut values = headers.get_all(USER_HEADER).iter();
     let Some(value) = values.next() else {
         return Err(unauthorized("The X-User-Id header is missing."));
@@ -165,7 +202,10 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::response::IntoResponse;
+    use axum::{
+        http::{Request, header::WWW_AUTHENTICATE},
+        response::IntoResponse,
+    };
 
     fn trusted() -> TrustedProxies {
         "127.0.0.0/8, ::1/128,10.0.0.1".parse().unwrap()
@@ -217,10 +257,13 @@ mod tests {
     fn the_user_is_believed_from_proxies_only() {
         let status = |peer: &str, values: &[&str]| {
             let headers = headers("x-user-id", values);
-            match user_of(peer.parse().unwrap(), &headers, &trusted()) {
-                Ok(user) => Ok(user.to_string()),
-                Err(problem) => Err(problem.into_response().status().as_u16()),
-            }
+            let problem = match user_of(peer.parse().unwrap(), &headers, &trusted()) {
+                Ok(user) => return Ok(user.to_string()),
+                Err(problem) => problem.into_response(),
+            };
+            let status = problem.status().as_u16();
+            assert_eq!(problem.headers().contains_key(WWW_AUTHENTICATE), status == 401);
+            Err(status)
         };
         assert_eq!(status("127.0.0.1", &["ann"]), Ok("ann".to_owned()));
         assert_eq!(status("127.0.0.1", &[]), Err(401));
@@ -229,5 +272,24 @@ mod tests {
             assert_eq!(status("127.0.0.1", &[bad]), Err(400), "{bad:?}");
         }
         assert_eq!(status("127.0.0.1", &["ann", "ann"]), Err(400));
+    }
+
+    #[test]
+    fn an_ipv4_peer_is_one_on_an_ipv6_socket_too() {
+        let socket: SocketAddr = "[::ffff:127.0.0.1]:4711".parse().unwrap();
+        let (parts, ()) = Request::builder().extension(ConnectInfo(socket)).body(()).unwrap().into_parts();
+        assert!(trusted().trust(peer(&parts).unwrap()));
+        let (parts, ()) = Request::new(()).into_parts();
+        assert_eq!(peer(&parts).unwrap_err().into_response().status(), 500);
+    }
+
+    #[test]
+    fn a_caller_is_one_user_to_the_letter() {
+        let caller = Caller("ann".parse().unwrap());
+        assert!(caller.must_be(&"ann".parse().unwrap()).is_ok());
+        for other in ["Ann", "ann.", "an", "anna", "bob"] {
+            let problem = caller.must_be(&other.parse().unwrap()).unwrap_err();
+            assert_eq!(problem.into_response().status(), 403, "{other}");
+        }
     }
 }

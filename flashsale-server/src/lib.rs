@@ -3,41 +3,63 @@
 //! | module | |
 //! |---|---|
 //! | `app` | the routes and what every request passes through |
-//! | `orders`, `sales`, `health` | one file per resource |
+//! | `cart`, `orders`, `sales`, `health` | one file per resource |
+//! | `status`, `events`, `streams` | what became of an order: asked once, told as it happens; how many may listen |
 //! | `order_request`, `body` | from bytes to an order that can be placed |
-//! | `identity`, `rate_limit` | who is asking, from where, and how often |
+//! | `identity`, `jwt`, `rate_limit` | who is asking, from where, and how often |
 //! | `problem` | every refusal and error as `application/problem+json` |
-//! | `config` | flags and environment variables |
-//! | `serve`, `run` | listening and serving; the life of the process |
+//! | `openapi`, `docs` | the document that describes the routes, and the pages that show it |
+//! | `limits` | how much all clients together may ask for |
+//! | `browser` | whose pages may use the API, and what caches may keep |
+//! | `config`, `settings` | flags and environment variables; printing them |
+//! | `telemetry`, `metrics`, `request_id` | logs; what is measured; what requests are called in both |
+//! | `health_check` | asking another process whether it is ready |
+//! | `serve`, `door`, `run` | listening and serving; connections at once; the life of the process |
 //!
 //! Everything takes what it needs as arguments, so that a test can run several servers in one process.
 
 mod app;
 mod body;
+mod browser;
+mod cart;
 mod config;
+mod docs;
+mod door;
+mod events;
 mod health;
+mod health_check;
 mod history;
 mod identity;
+mod jwt;
 mod limits;
+mod metrics;
+mod openapi;
 mod order_request;
 mod orders;
 mod path;
 mod problem;
 mod rate_limit;
 mod repeated;
+mod request_id;
 mod run;
 mod sales;
 mod serve;
+mod settings;
 mod status;
 mod stores;
+mod streams;
 mod telemetry;
 
-pub use app::{App, Policy, router};
-pub use config::Config;
+pub use app::{App, Policy, operations_router, router};
+pub use browser::{BrowserArgs, CorsOrigins};
+pub use config::{Config, InsteadArgs};
+pub use health_check::check_health;
 pub use identity::{AccessArgs, Auth, AuthMode, TrustedProxies};
+pub use jwt::{JwtAlgorithm, JwtArgs, Tokens};
 pub use limits::LimitArgs;
 pub use rate_limit::RateLimitSetting;
 pub use run::{RunError, connect, run, shutdown_on_signal};
 pub use serve::{Patience, listen, serve};
+pub use settings::settings;
 pub use stores::{NoStores, StoreArgs, Stores};
 pub use telemetry::{LogArgs, LogFormat};

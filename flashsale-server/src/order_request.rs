@@ -4,7 +4,7 @@
 
 use axum::http::HeaderMap;
 use flashsale_core::{IdempotencyKey, Invalid, Items, OrderRequest, ProductId, Quantity, UserId};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::problem::Problem;
 
@@ -30,32 +30,42 @@ pub(crate) fn parse(
     } else {
         Items::merge(lines.collect::<Result<Vec<_>, Problem>>()?)?
     };
-    Ok(OrderRequest { user, key, items })
+    Ok(OrderRequest { user, key, items, request_id: None })
 }
 
 fn parse_line(index: usize, line: &Value) -> Result<(ProductId, Quantity), Problem> {
     let Value::Object(line) = line else {
         return Err(Problem::invalid(&format!("items[{index}]"), "must be an object"));
     };
-    Ok((number(index, line, "productId")?, number(index, line, "quantity")?))
+    let field = |member| format!("items[{index}].{member}");
+    Ok((number(line, "productId", &field("productId"))?, number(line, "quantity", &field("quantity"))?))
 }
 
-/// A whole number of a line. Fractions, exponents and numbers in quotes are none: what a client did not say
-/// exactly is not guessed.
-fn number<T>(index: usize, line: &Map<String, Value>, member: &str) -> Result<T, Problem>
+/// A whole number, in the field that the client knows. A number in quotes is none.
+pub(crate) fn number<T>(object: &Map<String, Value>, member: &str, field: &str) -> Result<T, Problem>
 where
     T: TryFrom<i64, Error = Invalid>,
 {
-    let field = format!("items[{index}].{member}");
-    match line.get(member) {
-        None | Some(Value::Null) => Err(Problem::invalid(&field, "is missing")),
+    match object.get(member) {
+        None | Some(Value::Null) => Err(Problem::invalid(field, "is missing")),
         Some(Value::Number(number)) => {
             let whole =
-                number.as_i64().ok_or_else(|| Problem::invalid(&field, "must be a whole number in range"))?;
+                whole(number).ok_or_else(|| Problem::invalid(field, "must be a whole number in range"))?;
             T::try_from(whole).map_err(|invalid| invalid.in_field(field).into())
         }
-        Some(_) => Err(Problem::invalid(&field, "must be a number")),
+        Some(_) => Err(Problem::invalid(field, "must be a number")),
     }
+}
+
+/// Some languages write whole numbers as `2.0`, and to JSON Schema that is an integer like any other.
+fn whole(number: &Number) -> Option<i64> {
+    const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
+    number.as_i64().or_else(|| {
+        let double = number.as_f64().filter(|double| double.fract() == 0.0 && double.abs() < TOO_LARGE)?;
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+        let whole = double as i64;
+        Some(whole)
+    })
 }
 
 /// The key, from the body or from the header; from both only if they agree.
@@ -122,6 +132,12 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_may_be_written_as_doubles() {
+        let order = read(None, &line(&json!({"productId": 3.0, "quantity": 1e3}))).unwrap();
+        assert_eq!(order.items.iter().map(|(p, q)| (p.get(), q)).collect::<Vec<_>>(), [(1, 1), (3, 1_000)]);
+    }
+
+    #[test]
     fn the_key_comes_from_either_place() {
         let with = json!({"idempotencyKey": "k", "items": [{"productId": 1, "quantity": 1}]});
         let without = json!({"items": [{"productId": 1, "quantity": 1}]});
@@ -157,7 +173,18 @@ mod tests {
             (None, line(&json!({"productId": 1, "quantity": 0})), "items[1].quantity"),
             (None, line(&json!({"productId": 1, "quantity": -1})), "items[1].quantity"),
             (None, line(&json!({"productId": 1, "quantity": 1.5})), "items[1].quantity"),
-            (None, line(&json!({"productId": 1, "quantity": 1.0})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": 0.0})), "items[1].quantity"),
+            (None, line(&json!({"productId": 1, "quantity": -1.0})), "items[1].quantity"),
+            (
+                None,
+                line(&json!({"productId": 9_223_372_036_854_775_808_u64, "quantity": 1})),
+                "items[1].productId",
+            ),
+            (
+                None,
+                line(&json!({"productId": 9_223_372_036_854_775_808.0, "quantity": 1})),
+                "items[1].productId",
+            ),
             (None, line(&json!({"productId": 1, "quantity": 1e30})), "items[1].quantity"),
             (None, line(&json!({"productId": 1, "quantity": u64::MAX})), "items[1].quantity"),
             (None, line(&json!({"productId": 1, "quantity": 1_001})), "items[1].quantity"),

@@ -9,25 +9,57 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use flashsale_core::{Admission, IdempotencyKey, OrderId};
+use flashsale_core::{Admission, IdempotencyKey, OrderId, ProductId, Quantity};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     app::App,
     body,
     identity::{Caller, ClientAddress},
+    openapi::schemas,
     order_request,
     problem::Problem,
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-#[derive(Serialize)]
+/// What a buyer wants, as the document describes it. It is read by [`order_request`], which can say what is wrong
+/// in which line.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it describes a body and holds none")]
+struct PlaceOrder {
+    /// May be absent if the `Idempotency-Key` header is there.
+    #[schema(value_type = Option<schemas::IdempotencyKey>)]
+    idempotency_key: Option<IdempotencyKey>,
+    /// Lines of the same product are added up before anything is checked.
+    #[schema(min_items = 1, max_items = 20)]
+    items: Vec<PlaceOrderLine>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it describes a part of a body and holds none")]
+struct PlaceOrderLine {
+    #[schema(value_type = schemas::ProductId)]
+    product_id: ProductId,
+    #[schema(value_type = schemas::Quantity)]
+    quantity: Quantity,
+}
+
+/// An order that will become `Confirmed` or `Failed`.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Accepted {
+    #[schema(value_type = schemas::OrderId)]
     order_id: OrderId,
+    /// For people.
     message: &'static str,
+    #[schema(value_type = schemas::IdempotencyKey)]
     idempotency_key: IdempotencyKey,
+    /// The path that tells what became of the order.
+    #[schema(example = "/api/orders/status/01a2030b-433f-86f7-8ef0-46ca00000100")]
     status_poll_url: String,
 }
 
@@ -35,7 +67,49 @@ struct Accepted {
 ///
 /// What can be judged without a store is judged first: a request that is refused for its form costs neither
 /// Redis nor the sender's rate limit anything.
-#[utoipa::path(post, path = "/api/orders", tag = "orders", responses((status = 202, description = "Accepted")))]
+#[utoipa::path(
+    post,
+    path = "/api/orders",
+    operation_id = "placeOrder",
+    tag = "orders",
+    description = "The answer says whether the buyer is in: units and limit are taken, or nothing is. An accepted \
+                   order is recorded within moments; ask `statusPollUrl` what became of it. The key may come in the \
+                   body or as a header; from both only if they agree. A repeat of an accepted order is answered as \
+                   the first time.",
+    params((
+        "Idempotency-Key" = Option<schemas::IdempotencyKey>, Header,
+        description = "The key, bare or in double quotes, instead of the body's `idempotencyKey`",
+    )),
+    request_body(
+        content = PlaceOrder,
+        description = "At most 16 KiB. Members that are not known are ignored.",
+        examples(
+            ("one" = (summary = "Two of one product", value = json!({
+                "idempotencyKey": "3f9c1a52-checkout-1", "items": [{"productId": 1, "quantity": 2}],
+            }))),
+            ("two" = (summary = "Two products: both or none", value = json!({
+                "idempotencyKey": "3f9c1a52-checkout-2",
+                "items": [{"productId": 1, "quantity": 1}, {"productId": 3, "quantity": 2}],
+            }))),
+        )
+    ),
+    responses((
+        status = 202,
+        description = "Accepted, now or before",
+        body = Accepted,
+        headers(
+            ("Location" = String, description = "Where the order's status is"),
+            ("Retry-After" = u32, description = "Seconds after which asking for the status is worth it"),
+            ("Idempotency-Replayed" = String, description = "`true` for a repeat; absent the first time"),
+        ),
+        example = json!({
+            "orderId": "01a2030b-433f-86f7-8ef0-46ca00000100",
+            "message": "The order is accepted. Ask statusPollUrl what becomes of it.",
+            "idempotencyKey": "3f9c1a52-checkout-1",
+            "statusPollUrl": "/api/orders/status/01a2030b-433f-86f7-8ef0-46ca00000100",
+        }),
+    ))
+)]
 pub(crate) async fn place(
     State(app): State<App>,
     Caller(user): Caller,
@@ -43,7 +117,9 @@ pub(crate) async fn place(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let order = order_request::parse(user, &parts.headers, &body::json_object(&parts.headers, body).await?)?;
+    let mut order =
+        order_request::parse(user, &parts.headers, &body::json_object(&parts.headers, body).await?)?;
+    order.request_id = parts.extensions.get().cloned();
     let _turn = app.turns.next().await?;
     app.policy.limits.rate_limit.check(&app.engine, client).await?;
     let key = order.key.clone();

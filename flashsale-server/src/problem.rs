@@ -1,13 +1,15 @@
 //! What went wrong, as `application/problem+json` (RFC 9457).
 
+mod code;
+
 use std::{any::Any, time::Duration};
 
 use axum::{
     body::Body,
     extract::Request,
     http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -15,67 +17,7 @@ use axum::{
 use flashsale_core::{Error, Invalid, Refusal};
 use serde_json::{Map, Value, json};
 
-/// The kinds of problem. Each has one word that clients can rely on, one status and one title.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    InvalidRequest,
-    Unauthorized,
-    Forbidden,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    ContentTooLarge,
-    UnsupportedMediaType,
-    UnknownProduct,
-    SoldOut,
-    OverQuota,
-    SaleNotOpen,
-    SalePaused,
-    SaleEnded,
-    KeyReused,
-    ItemsSpanSales,
-    RateLimited,
-    Unavailable,
-    Fenced,
-    OutcomeUnknown,
-    Internal,
-}
-
-impl Code {
-    fn parts(self) -> (&'static str, StatusCode, &'static str) {
-        match self {
-            Self::InvalidRequest => ("invalid-request", StatusCode::BAD_REQUEST, "Invalid request"),
-            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "Not known who asks"),
-            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Not yours"),
-            Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
-            Self::MethodNotAllowed => {
-                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
-            }
-            Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "Request too slow"),
-            Self::ContentTooLarge => ("content-too-large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
-            Self::UnsupportedMediaType => {
-                ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "Not JSON")
-            }
-            Self::UnknownProduct => ("unknown-product", StatusCode::NOT_FOUND, "Unknown product"),
-            Self::SoldOut => ("sold-out", StatusCode::CONFLICT, "Sold out"),
-            Self::OverQuota => ("over-quota", StatusCode::CONFLICT, "Above the limit per user"),
-            Self::SaleNotOpen => ("sale-not-open", StatusCode::CONFLICT, "The sale has not begun"),
-            Self::SalePaused => ("sale-paused", StatusCode::CONFLICT, "The sale is paused"),
-            Self::SaleEnded => ("sale-ended", StatusCode::CONFLICT, "The sale is over"),
-            Self::KeyReused => {
-                ("idempotency-key-reused", StatusCode::UNPROCESSABLE_ENTITY, "Idempotency key reused")
-            }
-            Self::ItemsSpanSales => {
-                ("items-span-sales", StatusCode::UNPROCESSABLE_ENTITY, "Items of different sales")
-            }
-            Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
-            Self::Fenced => ("fenced", StatusCode::SERVICE_UNAVAILABLE, "The sale is being recovered"),
-            Self::OutcomeUnknown => ("outcome-unknown", StatusCode::GATEWAY_TIMEOUT, "Outcome unknown"),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
-        }
-    }
-}
+pub(crate) use code::Code;
 
 /// A request that was not fulfilled. As a response it is only marked; [`render`] writes the document, because
 /// only there the request's path is known.
@@ -85,16 +27,22 @@ pub(crate) struct Problem {
     detail: String,
     members: Map<String, Value>,
     retry_after: Option<Duration>,
+    challenge: Option<&'static str>,
 }
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), members: Map::new(), retry_after: None }
+        Self { code, detail: detail.into(), members: Map::new(), retry_after: None, challenge: None }
     }
 
     /// A 400 that names what is wrong.
     pub(crate) fn invalid(field: &str, reason: impl std::fmt::Display) -> Self {
         Self::new(Code::InvalidRequest, format!("{field}: {reason}")).with("field", field)
+    }
+
+    /// A 401. It has to say how to ask instead (RFC 9110, section 15.5.2).
+    pub(crate) fn unauthorized(challenge: &'static str, detail: impl Into<String>) -> Self {
+        Self { challenge: Some(challenge), ..Self::new(Code::Unauthorized, detail) }
     }
 
     /// A 503: nothing was changed.
@@ -105,8 +53,20 @@ impl Problem {
 
     /// A 504: the same request again, with the same key, is safe and tells.
     pub(crate) fn outcome_unknown() -> Self {
-        let detail = "The order may or may not have been accepted. Repeat it with the same idempotency key.";
+        let detail = "The request may or may not have taken effect. Repeat it: an order with the same idempotency key.";
         Self::new(Code::OutcomeUnknown, detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// A 503: the sale is not to be touched now.
+    pub(crate) fn fenced() -> Self {
+        let detail =
+            "The sale sells nothing until its state is known to be right. Nothing was changed; try again.";
+        Self::new(Code::Fenced, detail).retry_after(Duration::from_secs(2))
+    }
+
+    /// A 500, which says nothing of the inside.
+    pub(crate) fn internal() -> Self {
+        Self::new(Code::Internal, "Something went wrong on our side.")
     }
 
     /// One more member of the document.
@@ -126,12 +86,13 @@ impl Problem {
         self.members.get("field")?.as_str()
     }
 
-    fn document(self, instance: &str) -> Value {
-        let (word, status, title) = self.code.parts();
+    /// The document itself, about a request for this path.
+    pub(crate) fn document(self, instance: &str) -> Value {
+        let word = self.code.word();
         let mut document = self.members;
         document.insert("type".to_owned(), json!(format!("urn:flashsale:problem:{word}")));
-        document.insert("title".to_owned(), json!(title));
-        document.insert("status".to_owned(), json!(status.as_u16()));
+        document.insert("title".to_owned(), json!(self.code.title()));
+        document.insert("status".to_owned(), json!(self.code.status().as_u16()));
         document.insert("detail".to_owned(), json!(self.detail));
         document.insert("instance".to_owned(), json!(instance));
         document.insert("code".to_owned(), json!(word));
@@ -141,13 +102,15 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (_, status, _) = self.code.parts();
-        let mut response = status.into_response();
+        let mut response = self.code.status().into_response();
         if let Some(after) = self.retry_after {
             // Whole seconds, rounded up: earlier would be refused again.
             let seconds = after.as_millis().div_ceil(1_000).max(1);
             let value = HeaderValue::from_str(&seconds.to_string()).expect("digits are a header value");
             response.headers_mut().insert(RETRY_AFTER, value);
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response.extensions_mut().insert(self);
         response
@@ -172,11 +135,7 @@ pub(crate) fn from_panic(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
-    internal().into_response()
-}
-
-fn internal() -> Problem {
-    Problem::new(Code::Internal, "Something went wrong on our side.")
+    Problem::internal().into_response()
 }
 
 impl From<Invalid> for Problem {
@@ -192,8 +151,7 @@ impl From<Error> for Problem {
             return Self::outcome_unknown();
         }
         if error.is_fenced() {
-            let detail = "The sale sells nothing until its state is known to be right. Nothing was changed; try again.";
-            return Self::new(Code::Fenced, detail).retry_after(Duration::from_secs(2));
+            return Self::fenced();
         }
         // What the stores said is for the log: it may name hosts and statements. Not louder than `debug`,
         // since an outage is one of these per request; `/readyz` and the keeper's log tell of it.
@@ -208,7 +166,7 @@ impl From<Error> for Problem {
             return Self::new(Code::NotFound, error.to_string());
         }
         tracing::error!(%error, "internal error");
-        internal()
+        Self::internal()
     }
 }
 
@@ -225,7 +183,7 @@ impl From<Refusal> for Problem {
             "sold-out" => Code::SoldOut,
             other => {
                 tracing::error!(refusal = other, "a refusal that this server does not know");
-                return internal();
+                return Self::internal();
             }
         };
         let problem = Self::new(code, refusal.to_string());

@@ -8,7 +8,10 @@ use std::{
 
 use flashsale_core::{Engine, RateDecision, RateLimit};
 
-use crate::problem::{Code, Problem};
+use crate::{
+    metrics,
+    problem::{Code, Problem},
+};
 
 /// `10/10s` (ten in ten seconds; `s`, `m` or `h`), or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,7 @@ impl RateLimitSetting {
         match engine.rate_limit(subject(client), limit).await {
             Ok(RateDecision::Allowed) => Ok(()),
             Ok(RateDecision::Limited { retry_after }) => {
+                metrics::rate_limited();
                 let seconds = limit.window.as_secs();
                 let detail = format!("One address may send {} orders in {seconds} s.", limit.requests);
                 Err(Problem::new(Code::RateLimited, detail).retry_after(retry_after))
@@ -41,7 +45,7 @@ impl RateLimitSetting {
 }
 
 /// Whom to count for. A home or a phone has a whole IPv6 /64 and could take another address per request.
-fn subject(client: IpAddr) -> IpAddr {
+pub(crate) fn subject(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    metrics,
     serve::{Patience, serve},
     stores::Stores,
 };
@@ -39,7 +40,7 @@ pub enum RunError {
     #[error("cannot serve: {0}")]
     Serve(#[from] io::Error),
     /// A task that must run as long as the server ended.
-    #[error("the {0} ended by itself; without it orders would not become final")]
+    #[error("the {0} ended by itself; half a server is worse than none")]
     Worker(&'static str),
 }
 
@@ -63,6 +64,8 @@ pub fn shutdown_on_signal() -> io::Result<CancellationToken> {
 /// Connects to the stores and brings the database's schema up to date. Stores that are away, as they are when
 /// everything starts at once, are waited for.
 pub async fn connect(stores: &Stores, patience: Duration) -> Result<Engine, RunError> {
+    // Before the engine, which counts to the recorder that it finds.
+    metrics::recorder();
     let unusable = |reason| RunError::Stores { stores: stores.clone(), reason };
     let config = EngineConfig::new(&stores.redis_url, &stores.database_url);
     let engine = Engine::connect(config).await.map_err(|error| unusable(error.to_string()))?;
@@ -129,7 +132,8 @@ pub async fn run(
     result
 }
 
-/// The tasks beside the requests: the keeper, which keeps live sales loaded, and the drainers.
+/// The tasks beside the requests: the keeper, which keeps live sales loaded, the monitor, which measures them, and
+/// the drainers.
 struct Workers {
     tasks: JoinSet<&'static str>,
     stop: CancellationToken,
@@ -143,6 +147,11 @@ impl Workers {
         tasks.spawn(async move {
             keeping.await;
             "keeper"
+        });
+        let monitoring = engine.monitor().run(stop.clone());
+        tasks.spawn(async move {
+            monitoring.await;
+            "monitor"
         });
         for _ in 0..drainers {
             let draining = engine.drainer().run(stop.clone());

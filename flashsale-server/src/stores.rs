@@ -82,7 +82,7 @@ impl std::fmt::Debug for Stores {
 }
 
 /// A URL fit for a log. Its query goes too: PostgreSQL takes a password there.
-fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let Ok(mut url) = Url::parse(url) else { return "(a URL that cannot be read)".to_owned() };
     url.set_query(None);
     if url.password().is_some() && url.set_password(None).is_err() {

@@ -18,20 +18,9 @@ async fn bad_input_changes_nothing() {
     let items = |items: Value| order("ann").json(&json!({"idempotencyKey": "k", "items": items}));
     let raw = |body: String| order("ann").header("content-type", "application/json").body(body);
 
-    for quantity in [
-        "-1",
-        "0",
-        "1001",
-        "9223372036854775808",
-        "1e400",
-        "1e3",
-        "1.5",
-        "1.0",
-        "\"1\"",
-        "[1]",
-        "true",
-        "null",
-    ] {
+    for quantity in
+        ["-1", "0", "1001", "9223372036854775808", "1e400", "1.5", "1e4", "\"1\"", "[1]", "true", "null"]
+    {
         let product = sale.products[0];
         let body =
             format!(r#"{{"idempotencyKey":"k","items":[{{"productId":{product},"quantity":{quantity}}}]}}"#);

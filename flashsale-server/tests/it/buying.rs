@@ -87,33 +87,3 @@ async fn a_repeated_order_is_the_same_order() {
     shop.audit(&sale).await;
     server.stop().await;
 }
-
-#[tokio::test]
-async fn the_history_comes_in_pages() {
-    let shop = Shop::new().await;
-    let sale = shop.sale(&[(10, 5)]).await;
-    let server = Server::start(&shop, policy()).await;
-    let buyers = &server.buyers;
-    shop.loaded(&sale).await;
-
-    let mut orders = Vec::new();
-    for key in ["k-1", "k-2", "k-3"] {
-        let order = buyers.buys("ann", key, &[sale.line(0, 1)]).await;
-        buyers.outcome(&order).await;
-        orders.insert(0, order);
-    }
-    let page = async |query: &str| {
-        let answer = ask(buyers.get(&format!("/api/orders/ann{query}")).header("x-user-id", "ann")).await;
-        let ids =
-            answer.json.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap().to_owned());
-        ids.collect::<Vec<_>>()
-    };
-    let mut sorted = orders.clone();
-    sorted.sort_unstable_by(|a, b| b.cmp(a));
-    assert_eq!(page("").await, sorted);
-    assert_eq!(page("?limit=2").await, sorted[..2]);
-    assert_eq!(page(&format!("?limit=2&before={}", sorted[1])).await, sorted[2..]);
-    assert_eq!(page(&format!("?before={}", sorted[2])).await, [""; 0]);
-    shop.audit(&sale).await;
-    server.stop().await;
-}

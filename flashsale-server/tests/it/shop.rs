@@ -49,7 +49,7 @@ impl Shop {
         let start = || async { Stack::start(StackOptions::default()).await.expect("a stack") };
         let stack = STACK.get_or_init(start).await;
         let number = SHOPS.fetch_add(1, Ordering::Relaxed);
-        assert!(number < 16, "Redis has 16 logical databases: no more shops on one stack");
+        assert!(number < 128, "a stack's Redis has 128 logical databases: no more shops on one stack");
         let database_url = stack.create_database(&format!("shop_{number}")).await.expect("a database");
         Self::on(Stores { redis_url: format!("{}{number}", stack.redis_url()), database_url }).await
     }
@@ -142,12 +142,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(shop: &Shop, policy: Policy) -> Self {
+        Self::with_drainers(1, shop, policy).await
+    }
+
+    /// One with so many drainers: without any, what it accepts stays queued.
+    pub(crate) async fn with_drainers(drainers: u8, shop: &Shop, policy: Policy) -> Self {
         let engine = connect(&shop.stores, BOUND).await.expect("an engine");
         let listener = listen("127.0.0.1:0".parse().unwrap()).expect("a socket");
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let app = router(App::new(engine.clone(), policy, shutdown.clone()));
-        let running = tokio::spawn(run(engine, app, vec![listener], 1, shutdown.clone()));
+        let running = tokio::spawn(run(engine, app, vec![listener], drainers, shutdown.clone()));
         Self { buyers: Buyers::of(url), shutdown, running }
     }
 
@@ -190,6 +195,7 @@ impl Answer {
         }
         let retry_after = self.header("retry-after").map(|seconds| seconds.parse::<u32>().unwrap());
         assert_eq!(retry_after.is_some(), [429, 503, 504].contains(&status), "Retry-After of {code}");
+        assert_eq!(self.header("www-authenticate").is_some(), status == 401, "WWW-Authenticate of {code}");
     }
 
     /// It is a 400 that names this field.
