@@ -87,7 +87,7 @@ impl Command {
     /// What goes wrong beside the work matters to what runs for days. What answers once tells of its own failure,
     /// and should not tell it twice.
     fn log_level(&self) -> &'static str {
-        if matches!(self, Self::Worker(_) | Self::Up(_)) { "warn" } else { "error" }
+        if matches!(self, Self::Up(_)) { "warn" } else { "error" }
     }
 
     async fn run(self, stores: &StoreArgs, output: Output) -> anyhow::Result<ExitCode> {
@@ -114,7 +114,10 @@ async fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     refuse_meaningless(&cli.command, &matches);
-    output::init_logs(cli.command.log_level());
+    match &cli.command {
+        Command::Worker(args) => args.logs.init(),
+        command => output::init_logs(command.log_level()),
+    }
     match cli.command.run(&cli.stores, cli.output).await {
         Ok(code) => code,
         Err(error) => failure::report(&error),

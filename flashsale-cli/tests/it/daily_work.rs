@@ -1,6 +1,9 @@
 //! A sale from its loading to its audit, with nothing but this program and the engine to buy with.
 
-use std::{io::Write, net::TcpStream};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use flashsale_core::{Admission, Engine, EngineConfig, Items, OrderId, OrderRequest, ProductId, Quantity};
 use flashsale_stack::{Stack, StackOptions};
@@ -20,11 +23,22 @@ async fn an_order_is_drained_watched_listed_and_audited() {
     assert_eq!((&queue[0]["sale"], &queue[0]["backlog"]), (&1.into(), &1.into()), "{queue}");
     assert!(run(&["orders", "show", &order]).expect(0).contains("not recorded yet"));
 
-    let mut worker = Running::start(&mut on(&stack, &["worker", "--drainers", "2"]));
-    assert_eq!(worker.lines_until("draining as ").len(), 1);
+    let flags = ["worker", "--drainers", "2", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"];
+    let mut worker = Running::start(&mut on(&stack, &flags));
+    let said = worker.lines_until("draining as ");
+    let metrics = said[0].strip_prefix("metrics on http://").expect("where its metrics are");
     let watched = run(&["orders", "watch", &order, "--output", "json"]).expect(0);
     let last: Value = serde_json::from_str(watched.lines().last().expect("a line")).expect("JSON");
     assert_eq!((&last["orderId"], &last["status"]), (&order.as_str().into(), &"Confirmed".into()));
+    // Orders that are drained here are counted nowhere else.
+    wait_until("the order is counted", || {
+        get(metrics).contains("flashsale_orders_final_total{status=\"Confirmed\"} 1\n")
+    });
+    wait_until("the sale is shown", || get(metrics).contains("flashsale_queue_length{sale=\"1\"} 0\n"));
+    let operations = metrics.trim_end_matches("/metrics");
+    assert!(get(&format!("{operations}/healthz")).contains("200 OK"));
+    assert!(get(&format!("{operations}/readyz")).ends_with("server: ok\n"));
+    assert!(get(&format!("{operations}/api/flashsale/active")).contains("404 Not Found"));
     let ran = worker.end(Signal::SIGTERM);
     assert_eq!(ran.code, Some(0), "{ran:#?}");
 
@@ -136,11 +150,23 @@ async fn buy(engine: &Engine, user: &str, units: i64) -> OrderId {
         user: user.parse().expect("a user"),
         key: "first".parse().expect("a key"),
         items: Items::merge([line]).expect("items"),
+        request_id: None,
     };
     match engine.reserve(request).await.expect("an answer") {
         Admission::Admitted(id) => id,
         other => panic!("not admitted: {other:?}"),
     }
+}
+
+/// The whole answer to a GET of `host:port/path`.
+fn get(url: &str) -> String {
+    let (host, path) = url.split_once('/').expect("a path");
+    let mut connection = TcpStream::connect(host).expect("a connection to the worker");
+    write!(connection, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        .expect("a request sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer from the worker");
+    answer
 }
 
 /// Changes Redis by hand, behind the engine's back.
