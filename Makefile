@@ -12,10 +12,10 @@ PROFILE_DIR := $(PROFILE)
 endif
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE_DIR)
 
-.PHONY: help setup demo test check run bench
+.PHONY: help setup demo test check check-api check-containers run bench
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
 setup: ## Install a missing Redis or PostgreSQL with the system's package manager
 	@bash scripts/setup.sh
@@ -35,9 +35,17 @@ check: ## Formatting, lints and documentation, with warnings as errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+check-api: setup ## The server against its OpenAPI document, with schemathesis from PyPI
+	cargo build -p flashsale-server -p flashsale-cli --bins --locked
+	@bash scripts/check-api.sh $(or $(CARGO_TARGET_DIR),target)/debug
+
+check-containers: ## Lint the Dockerfile, and check compose.yaml against its specification
+	@bash scripts/check-containers.sh
+
 run: setup ## A private stack, the demo sale and the server, ready for curl; Ctrl-C ends all
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked
 	@bash scripts/run.sh $(BIN)
 
-bench: ## Benchmarks
-	@echo "There are no benchmarks yet: they arrive in a later version."
+bench: setup ## Measure it beside rivals and physical limits: BENCH_ARGS="--only growth"
+	cargo build $(PROFILE_FLAG) --workspace --bins --locked
+	$(BIN)/flashsale-bench $(BENCH_ARGS)
