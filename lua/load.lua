@@ -33,7 +33,9 @@ if step == 'start' then
   if ARGV[5] ~= run_id then return { 'fenced', 'run_id' } end
   -- A key of another type is damage that the load repairs.
   if kind(KEYS[1]) ~= 'hash' then redis.call('UNLINK', KEYS[1]) end
-  local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'token', 'seq')
+  local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'token', 'seq', 'version')
+  -- What a newer program keeps there is not ours to rewrite.
+  if (tonumber(sale[5]) or 0) > tonumber(ARGV[1]) then return { 'fenced', 'version' } end
   local epoch, mine = tonumber(sale[1] or -1), tonumber(ARGV[2])
   local again = epoch == mine and sale[2] == 'loading' and sale[3] == ARGV[3]
   if mine <= epoch and not again then return { 'fenced', 'epoch' } end

@@ -6,13 +6,13 @@ use crate::{
     catalog::Reading,
     engine::{Engine, Stores},
     error::{Error, Result},
-    ids::{Invalid, ProductId, UserId},
+    ids::{ProductId, UserId},
     keys::{self, SaleKeys},
     link::{CallError, Link},
     money::Money,
-    order::{Items, Quantity, Refusal},
+    order::{Quantity, Refusal},
     queue::Holding,
-    sale::{Sale, SaleState},
+    sale::{Product, Sale, SaleState},
     scripts::{self, CartReply, KeptCart, look},
 };
 
@@ -55,6 +55,8 @@ pub struct CartLine {
 pub enum CartChange {
     /// This is the cart now.
     Updated(Cart),
+    /// Nothing was changed: it holds as many products as an order may have.
+    Full,
     /// Nothing was changed.
     Refused(Refusal),
 }
@@ -69,9 +71,9 @@ impl Engine {
     /// Sets how many units of a product are in a user's cart, and keeps the cart for two hours from now.
     ///
     /// Refused where no sale sells the product, where its sale is not open now, and where fewer units are left.
-    /// All products of a cart have one currency ([`Refusal::ItemsSpanSales`]), but may be of several sales. A
-    /// cart holds as many products as an order: one more is [`Invalid`]. The change may be repeated; an error
-    /// that [is transient](Error::is_transient) does not say that it was not made.
+    /// All products of a cart have one currency ([`Refusal::ItemsSpanSales`]), but may be of several sales. The
+    /// change may be repeated; an error that [is transient](Error::is_transient) does not say that it was not
+    /// made.
     pub async fn set_in_cart(
         &self,
         user: &UserId,
@@ -82,11 +84,9 @@ impl Engine {
     }
 
     /// Takes a product out of a user's cart, whether it is in it or not, and keeps the cart for two hours from
-    /// now.
-    pub async fn remove_from_cart(&self, user: &UserId, product: ProductId) -> Result<Cart> {
-        let stores = self.stores();
-        let reply = scripts::remove_from_cart(&stores.carts, user, product, KEPT_FOR).await?;
-        stores.show(user, reply).await
+    /// now. Works on a full Redis too.
+    pub async fn remove_from_cart(&self, user: &UserId, product: ProductId) -> Result<()> {
+        Ok(scripts::remove_from_cart(&self.stores().carts, user, product, KEPT_FOR).await?)
     }
 
     /// Empties a user's cart.
@@ -117,12 +117,8 @@ impl Stores {
         }
         match reply {
             CartReply::OtherCurrency => Ok(CartChange::Refused(Refusal::ItemsSpanSales)),
-            CartReply::Full => {
-                let most = Items::MAX_LINES;
-                let reason = format!("the cart holds {most} products, the most that an order can have");
-                Err(Invalid::new("productId", reason).into())
-            }
-            reply => Ok(CartChange::Updated(self.show(user, reply).await?)),
+            CartReply::Full => Ok(CartChange::Full),
+            CartReply::Kept(kept) => Ok(CartChange::Updated(self.show(user, kept).await?)),
         }
     }
 
@@ -152,14 +148,11 @@ impl Stores {
     }
 
     /// What a cart shows to its user. What cannot be ordered any more leaves it, also in Redis.
-    async fn show(&self, user: &UserId, reply: CartReply) -> Result<Cart> {
-        let CartReply::Kept(kept) = reply else {
-            return Err(Error::internal(format!("{} in Redis is not a cart", keys::cart(user))));
-        };
+    async fn show(&self, user: &UserId, kept: KeptCart) -> Result<Cart> {
         let (catalog, sure) = self.catalog_for(&kept).await?;
         let (mut lines, mut gone) = (Vec::new(), Vec::new());
         for (field, value) in &kept.lines {
-            match line(&catalog, kept.now_ms, field, value) {
+            match line(&catalog, kept.now_ms, field, value)? {
                 Some(line) => lines.push(line),
                 None => gone.push(field.as_slice()),
             }
@@ -196,8 +189,10 @@ pub(crate) async fn take_bought(link: &Link, confirmed: &[&Holding]) -> Result<(
         scripts::forget_lines(&order.user, &products)
     };
     let taken = link.ask_all(confirmed.iter().map(take).collect()).await?;
-    for error in taken.into_iter().filter_map(Result::err) {
-        tracing::warn!(%error, "a confirmed order's products stay in a cart");
+    let mut errors = taken.into_iter().filter_map(Result::err);
+    if let Some(error) = errors.next() {
+        let carts = 1 + errors.count();
+        tracing::warn!(%error, carts, "products of confirmed orders stay in carts");
     }
     Ok(())
 }
@@ -207,7 +202,25 @@ fn product_of(field: &[u8]) -> Option<ProductId> {
 }
 
 /// A line as it is shown; `None` if its product is not sold any more, or it cannot be read.
-fn line(catalog: &Reading, now_ms: i64, field: &[u8], value: &[u8]) -> Option<CartLine> {
+fn line(catalog: &Reading, now_ms: i64, field: &[u8], value: &[u8]) -> Result<Option<CartLine>> {
+    let Some((product, quantity)) = orderable(catalog, now_ms, field, value) else { return Ok(None) };
+    // It can be ordered, so it must not leave the cart for a number that does not fit.
+    let line_total = product.sale_price.times(quantity).ok_or_else(too_dear)?;
+    Ok(Some(CartLine {
+        product: product.id,
+        product_name: product.name.clone(),
+        quantity,
+        unit_price: product.sale_price,
+        line_total,
+    }))
+}
+
+fn orderable<'a>(
+    catalog: &'a Reading,
+    now_ms: i64,
+    field: &[u8],
+    value: &[u8],
+) -> Option<(&'a Product, u32)> {
     let sale = catalog.sales.get(&catalog.sale_of(product_of(field)?)?)?;
     let ended = now_ms >= sale.ends_at.timestamp_millis() || sale.state == SaleState::Closed;
     if ended || sale.purged_at.is_some() {
@@ -216,13 +229,11 @@ fn line(catalog: &Reading, now_ms: i64, field: &[u8], value: &[u8]) -> Option<Ca
     let (quantity, currency) = std::str::from_utf8(value).ok()?.split_once(':')?;
     let quantity = Quantity::try_from(quantity.parse::<i64>().ok()?).ok()?.get();
     let product = sale.product(product_of(field)?).filter(|_| sale.currency.code() == currency)?;
-    Some(CartLine {
-        product: product.id,
-        product_name: product.name.clone(),
-        quantity,
-        unit_price: product.sale_price,
-        line_total: product.sale_price.times(quantity)?,
-    })
+    Some((product, quantity))
+}
+
+fn too_dear() -> Error {
+    Error::internal("the amounts of a cart do not fit")
 }
 
 fn total(lines: &[CartLine]) -> Result<Option<Money>> {
@@ -232,5 +243,5 @@ fn total(lines: &[CartLine]) -> Result<Option<Money>> {
         (sum.currency == line.line_total.currency).then_some(Money { minor, ..sum })
     };
     let total = rest.iter().try_fold(first.line_total, add);
-    total.map(Some).ok_or_else(|| Error::internal("the lines of a cart cannot be added up"))
+    total.map(Some).ok_or_else(too_dear)
 }

@@ -80,9 +80,7 @@ impl Catalog {
             _ => {}
         }
         let began = Instant::now();
-        // The server's own limit does not end a query whose server has vanished.
-        let read = tokio::time::timeout(self.deadline, self.read()).await;
-        let read = read.unwrap_or_else(|_| Err(Error::unavailable("PostgreSQL did not answer in time")));
+        let read = sql::within(self.deadline, self.read()).await;
         *last = Some((began, read.as_ref().map(drop).map_err(ToString::to_string)));
         read
     }

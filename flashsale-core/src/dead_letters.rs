@@ -80,14 +80,14 @@ impl From<StoredLetter> for DeadLetter {
 impl Stores {
     /// Ends a dead letter. Safe to repeat: the record's first word stands, and Redis applies it once.
     pub(crate) async fn end_letter(&self, id: i64, how: Resolution) -> Result<Ended> {
-        let letter = sql::dead_letters::letter(&self.pg, id).await?;
+        let letter = self.record(sql::dead_letters::letter(&self.pg, id)).await?;
         let letter = letter.ok_or_else(|| Error::not_found(format!("dead letter {id}")))?;
         self.end(letter, how).await
     }
 
     /// Finishes what commands that were killed have left.
     pub(crate) async fn finish_ended_letters(&self) -> Result<()> {
-        for letter in sql::dead_letters::unfinished(&self.pg).await? {
+        for letter in self.record(sql::dead_letters::unfinished(&self.pg)).await? {
             let how = letter.resolved.unwrap_or(Resolution::Discarded);
             match self.end(letter, how).await {
                 // Fenced: the load that is due ends it, or the next round.
@@ -132,7 +132,7 @@ impl Stores {
             cart::take_bought(&self.link, holding.as_ref().as_slice()).await?;
         }
         self.tell_redis(sale, &keys, Settlement { entry: letter.entry, holding, verdict }).await?;
-        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await?;
+        self.record(sql::dead_letters::finish_dead_letter(&self.pg, letter.id)).await?;
         Ok(ended)
     }
 
@@ -170,31 +170,37 @@ impl Stores {
     /// Ends an entry that does not say whose it is. If it was an order, the units that it took are known
     /// to nobody but the record, by what is missing there: the sale is recovered.
     async fn drop_garbage(&self, sale: &Sale, letter: StoredLetter) -> Result<Ended> {
-        sql::dead_letters::discard_garbage(&self.pg, letter.id).await?;
+        self.record(sql::dead_letters::discard_garbage(&self.pg, letter.id)).await?;
         self.forget(sale, letter).await?;
         Ok(Ended::Dropped)
     }
 
-    /// Removes what Redis has of an entry whose units are not known, and has the sale recovered if it was an
-    /// order's.
+    /// Removes what Redis has of an entry whose units are not known. If it was an order's, the sale is recovered,
+    /// and the load removes the letter: until then the book still shows the order.
     async fn forget(&self, sale: &Sale, letter: StoredLetter) -> Result<()> {
         if require_loaded(sale).is_err() {
-            // The sale is fenced because of entries such as this one: its load goes on without it now.
+            // The load that is due goes on without it, and removes it.
             return Ok(());
         }
-        if letter.order.is_some() {
-            sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
+        // Read again, after the epoch: the load of this epoch may have removed it, and one is enough.
+        if self.record(sql::dead_letters::letter(&self.pg, letter.id)).await?.is_none() {
+            return Ok(());
         }
+        let (id, is_order) = (letter.id, letter.order.is_some());
         let keys = SaleKeys::new(sale.id);
         let settlement = Settlement { entry: letter.entry, holding: None, verdict: Verdict::Parked };
         self.tell_redis(sale, &keys, settlement).await?;
-        sql::dead_letters::finish_dead_letter(&self.pg, letter.id).await
+        if is_order {
+            self.record(sql::request_recover(&self.pg, sale.id, sale.epoch)).await
+        } else {
+            self.record(sql::dead_letters::finish_dead_letter(&self.pg, id)).await
+        }
     }
 
     async fn tell_redis(&self, sale: &Sale, keys: &SaleKeys, settlement: Settlement) -> Result<()> {
         let settled = scripts::settle(&self.link, keys, sale.epoch, &[settlement]).await;
         if !settled.map_err(|error| error.in_sale(sale.id))?.missing.is_empty() {
-            sql::request_recover(&self.pg, sale.id, sale.epoch).await?;
+            self.record(sql::request_recover(&self.pg, sale.id, sale.epoch)).await?;
         }
         Ok(())
     }

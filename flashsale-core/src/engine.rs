@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auditor::Auditor,
     catalog::Catalog,
     config::EngineConfig,
     drainer::Drainer,
@@ -27,6 +28,7 @@ use crate::{
     monitor::Monitor,
     operator::Operator,
     order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
+    preflight::Finding,
     rate_limit::Limited,
     readiness::Dependency,
     sale::{ActiveProduct, Sale, SaleState},
@@ -47,6 +49,16 @@ pub(crate) struct Stores {
     pub catalog: Arc<Catalog>,
     pub limited: Limited,
     pub meters: Meters,
+}
+
+impl Stores {
+    /// Asks the record, for at most the deadline of PostgreSQL.
+    pub(crate) fn record<T>(
+        &self,
+        question: impl Future<Output = Result<T>>,
+    ) -> impl Future<Output = Result<T>> {
+        sql::within(self.config.postgres_deadline, question)
+    }
 }
 
 /// The facade: admits orders, shows where they are, and hands out the drainer, the keeper and the operator.
@@ -238,12 +250,18 @@ impl Engine {
     ) -> Result<Vec<OrderRecord>> {
         let filter =
             crate::operator::OrderFilter { user: Some(user.clone()), limit, before, ..Default::default() };
-        sql::orders(&self.stores.pg, &filter).await
+        self.stores.record(sql::orders(&self.stores.pg, &filter)).await
     }
 
     /// Whether the stores can be reached and the open sales can sell, one line each.
     pub async fn readiness(&self) -> Vec<Dependency> {
         self.stores.readiness().await
+    }
+
+    /// Whether the stores are such that what is promised holds on them: their versions, roles and settings,
+    /// what we are allowed to do there, and the clocks. It changes nothing.
+    pub async fn preflight(&self) -> Vec<Finding> {
+        self.stores.preflight().await
     }
 
     /// A drainer of its own: it takes admitted orders from the queues of all live sales to the record.
@@ -274,6 +292,13 @@ impl Engine {
     #[must_use]
     pub fn monitor(&self) -> Monitor {
         Monitor::new(Arc::clone(&self.stores))
+    }
+
+    /// The auditor: it computes the invariants of all live sales, at most every `every`, and raises the alarm.
+    /// One in each server: only one of them works at a time.
+    #[must_use]
+    pub fn auditor(&self, every: Duration) -> Auditor {
+        Auditor::new(Arc::clone(&self.stores), every)
     }
 
     /// What operators do: create and change sales, look into orders and the queue, audit, recover.
@@ -309,5 +334,7 @@ fn general_pool(config: &EngineConfig) -> Result<PgPool> {
         .max_connections(config.postgres_connections)
         // A caller that waits longer has given up; the default is 30 s.
         .acquire_timeout(Duration::from_secs(3))
+        .after_connect(|conn, _| Box::pin(sql::commit_durably(conn)))
+        .after_release(|conn, _| Box::pin(sql::still_alive(conn)))
         .connect_lazy_with(options))
 }

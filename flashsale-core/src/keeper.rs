@@ -79,7 +79,7 @@ fn need(sale: &Sale, floor: Seq, seen: &Look) -> Need {
         };
     };
     if redis.version > scripts::VERSION {
-        return Need::Alarm("it was loaded by a newer version of this program; upgrade this process");
+        return Need::Alarm(scripts::NEWER);
     }
     if redis.epoch > sale.epoch {
         return Need::Behind;
@@ -110,6 +110,8 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
         || redis.products < sale.products.len()
     {
         Need::Load("Redis has lost the stock or the products")
+    } else if !redis.intact {
+        Need::Load("its book or its queue in Redis is damaged")
     } else if (state, redis.starts_ms, redis.ends_ms)
         != (sale.state, sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis())
     {
@@ -227,7 +229,7 @@ impl Keeper {
     async fn purge(&self, sale: &Sale, keys: &SaleKeys, in_redis: bool) -> Result<()> {
         let waiting: u64 = self.stores.link.ask(redis::cmd("XLEN").arg(&keys.queue)).await?;
         if waiting == 0
-            && sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch).await?
+            && self.stores.record(sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch)).await?
             && in_redis
             && scripts::purge(&self.stores.link, keys, sale.epoch).await?
         {
@@ -285,6 +287,7 @@ mod tests {
             ends_ms,
             stock: HashMap::new(),
             products: 0,
+            intact: true,
             book: Vec::new(),
         };
         (sale, redis)
@@ -307,8 +310,13 @@ mod tests {
 
     #[test]
     fn a_sale_in_redis_needs() {
-        let table: [(Change, &str); 20] = [
+        let table: [(Change, &str); 24] = [
             (|_, _| {}, "Nothing"),
+            (|_, redis| redis.intact = false, "Load"),
+            // While it is loading it is not whole, and an old master is not repaired by itself.
+            (|_, redis| (redis.intact, redis.state) = (false, None), "Wait"),
+            (|_, redis| (redis.intact, redis.epoch) = (false, Epoch(4)), "Alarm"),
+            (|sale, redis| (ended(sale, redis), redis.intact = false).1, "Load"),
             (|_, redis| redis.seq = Seq(11), "Nothing"),
             (|_, redis| redis.seq = Seq(9), "Load"),
             (|_, redis| redis.sound = false, "Load"),

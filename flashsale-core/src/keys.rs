@@ -62,6 +62,15 @@ pub(crate) fn rate(address: IpAddr) -> String {
     format!("fs:rate:{address}")
 }
 
+/// One name of each kind, to ask what is allowed with them. There may or may not be such keys.
+pub(crate) fn samples() -> Vec<String> {
+    let sale = SaleKeys::new(SaleId::try_from(1).expect("a sale's id"));
+    let mut names = sale.all().map(str::to_owned).to_vec();
+    names.push(rate(IpAddr::from([127, 0, 0, 1])));
+    names.push(cart(&"preflight".parse().expect("a user's name")));
+    names
+}
+
 /// A buyer's cart. Hash: product → quantity and currency.
 pub(crate) fn cart(user: &UserId) -> String {
     format!("fs:cart:{user}")

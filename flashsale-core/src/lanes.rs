@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
-    link::{CallError, Link},
+    link::{CallError, DAMAGED, Link},
     metrics::BatchMeter,
     order::Refusal,
     sale::{Epoch, Sale},
@@ -238,6 +238,7 @@ impl Failure {
         match &self.cause {
             cause if self.unsure => Error::unknown(cause.to_string()),
             CallError::Fenced(why) => Error::fenced(sale, why.clone()),
+            cause if cause.is_wrong_type() => Error::fenced(sale, DAMAGED),
             cause => Error::unavailable(cause.to_string()),
         }
     }

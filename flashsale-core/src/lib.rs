@@ -75,6 +75,8 @@
 //! - [`Monitor`] shows stock, queues, dead letters and fenced sales as gauges. They and everything that the
 //!   engine counts go to the recorder of the [`metrics`](https://docs.rs/metrics) crate that is installed:
 //!   install it before [`Engine::connect`].
+//! - [`Auditor`] computes the invariants while sales are selling, shows them as gauges and raises an alarm that
+//!   names what is wrong.
 //! - [`Error`] is opaque; ask it [`is_transient`](Error::is_transient),
 //!   [`outcome_unknown`](Error::outcome_unknown), [`is_fenced`](Error::is_fenced).
 //!
@@ -112,6 +114,7 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod auditor;
 mod cart;
 mod catalog;
 mod config;
@@ -131,6 +134,7 @@ mod money;
 mod monitor;
 mod operator;
 mod order;
+mod preflight;
 mod queue;
 mod rate_limit;
 mod readiness;
@@ -145,6 +149,7 @@ mod tests;
 mod watch;
 
 pub use audit::{AuditReport, Invariant, InvariantCheck};
+pub use auditor::Auditor;
 pub use cart::{Cart, CartChange, CartLine};
 pub use config::EngineConfig;
 pub use dead_letters::{DeadLetter, Ended};
@@ -161,6 +166,7 @@ pub use order::{
     Admission, FailureReason, Items, OrderLine, OrderRecord, OrderRequest, OrderState, OrderStatus, Quantity,
     Refusal,
 };
+pub use preflight::{Finding, Verdict};
 pub use rate_limit::{RateDecision, RateLimit};
 pub use readiness::Dependency;
 pub use sale::{ActiveProduct, Epoch, NewProduct, NewSale, Product, Sale, SaleState, Seq};

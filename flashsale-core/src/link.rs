@@ -21,6 +21,9 @@ use crate::{
     ids::SaleId,
 };
 
+/// Why a sale is fenced of which a key is of another type.
+pub(crate) const DAMAGED: &str = "a key of it is of another type";
+
 /// How a call to Redis can fail, by what is known of its effect.
 #[derive(Debug)]
 pub(crate) enum CallError {
@@ -43,13 +46,20 @@ impl CallError {
     pub(crate) fn in_sale(self, sale: SaleId) -> Error {
         match self {
             Self::Fenced(why) => Error::fenced(sale, why),
+            damaged if damaged.is_wrong_type() => Error::fenced(sale, DAMAGED),
             other => other.into(),
         }
     }
 
     /// The queue or its consumer group is not there: it was lost.
     pub(crate) fn is_no_queue(&self) -> bool {
-        matches!(self, Self::Refused(error) if matches!(error.code(), Some("NOGROUP" | "WRONGTYPE")))
+        self.is_wrong_type() || matches!(self, Self::Refused(error) if error.code() == Some("NOGROUP"))
+    }
+
+    /// A key was overwritten with one of another type. The scripts read before they write, so this one has
+    /// changed nothing, and the keeper loads the sale again.
+    pub(crate) fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code() == Some("WRONGTYPE"))
     }
 
     /// The same failure of a call that only prepares another one, which then was not sent.
@@ -142,7 +152,8 @@ impl Link {
     }
 
     /// Sends commands that may be carried out twice, in one round trip, and once more if the connection turns
-    /// out to be dead. What one of them was refused with stands in the place of its answer.
+    /// out to be dead. What one of them was refused with stands in the place of its answer, unless it is for
+    /// the server that none of them can work there.
     pub(crate) async fn ask_all(
         &self,
         commands: Vec<Cmd>,
@@ -160,8 +171,9 @@ impl Link {
         loop {
             let (number, mut connection) = self.connection(until).await?;
             let answer = tokio::time::timeout_at(until.into(), pipeline.query_async(&mut connection)).await;
-            match self.judge(number, answer, self.deadline).await {
+            match self.judge::<Vec<Result<Value, RedisError>>>(number, answer, self.deadline).await {
                 Err(CallError::Lost(_)) if !tried_before && Instant::now() < until => tried_before = true,
+                Ok(answers) => return self.judge_each(number, answers).await,
                 other => return other,
             }
         }
@@ -177,8 +189,7 @@ impl Link {
         match answer {
             Ok(Ok(value)) => T::from_redis_value(value).map_err(|error| CallError::Refused(error.into())),
             Ok(Err(error)) if error.code().is_some() => {
-                // A demoted or starting server: the next connection may lead to the right one.
-                if matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN")) {
+                if is_wrong_server(&error) {
                     self.give_up(number).await;
                 }
                 Err(CallError::Refused(error))
@@ -192,6 +203,19 @@ impl Link {
                 Err(CallError::Lost(format!("timed out after {deadline:?}")))
             }
         }
+    }
+
+    async fn judge_each(
+        &self,
+        number: u64,
+        answers: Vec<Result<Value, RedisError>>,
+    ) -> Result<Vec<Result<Value, RedisError>>, CallError> {
+        let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        if let Some(error) = errors.find(|error| is_wrong_server(error)) {
+            self.give_up(number).await;
+            return Err(CallError::Refused(error.clone()));
+        }
+        Ok(answers)
     }
 
     /// Drops the connection: the next call makes a new one.
@@ -220,6 +244,11 @@ impl Link {
             Err(_) => Err(CallError::NotSent("timed out while connecting".to_owned())),
         }
     }
+}
+
+/// A demoted or starting server, or not the one that has the key: the next connection may lead to the right one.
+fn is_wrong_server(error: &RedisError) -> bool {
+    matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "MOVED"))
 }
 
 /// A client for this URL whose connections send at once and notice a peer that is gone.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
+    audit::AuditReport,
     drainer::Drained,
     error::Result,
     order::{Admission, FailureReason, OrderState},
@@ -69,6 +70,8 @@ pub(crate) struct Meters {
     compensated: Counter,
     loads: Labelled,
     load_seconds: Histogram,
+    checks: Labelled,
+    check_seconds: Histogram,
 }
 
 impl Meters {
@@ -133,6 +136,16 @@ impl Meters {
                 &["loaded", "failed"],
             ),
             load_seconds: seconds("flashsale_load_duration_seconds", "How long loading a sale took"),
+            checks: labelled(
+                "flashsale_invariant_checks_total",
+                "Times that a sale's invariants were to be computed, by what came of it",
+                "result",
+                &["holds", "violated", "not-computed", "skipped"],
+            ),
+            check_seconds: seconds(
+                "flashsale_invariant_check_duration_seconds",
+                "How long computing a sale's invariants took",
+            ),
         }
     }
 
@@ -161,6 +174,24 @@ impl Meters {
     pub(crate) fn load(&self, loaded: bool, took: Duration) {
         increment(&self.loads, if loaded { "loaded" } else { "failed" });
         self.load_seconds.record(took);
+    }
+
+    /// A sale's invariants were computed.
+    pub(crate) fn check(&self, report: &AuditReport, took: Duration) {
+        let computed = report.checks.iter().all(|check| check.failed.is_none());
+        let violated = report.checks.iter().any(|check| !check.violations.is_empty());
+        let result = match (violated, computed) {
+            (true, _) => "violated",
+            (false, true) => "holds",
+            (false, false) => "not-computed",
+        };
+        increment(&self.checks, result);
+        self.check_seconds.record(took);
+    }
+
+    /// A sale's invariants were not computed, lest Redis be kept from selling.
+    pub(crate) fn check_skipped(&self) {
+        increment(&self.checks, "skipped");
     }
 }
 

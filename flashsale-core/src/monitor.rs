@@ -73,7 +73,7 @@ impl Monitor {
             gauge!(DEPENDENCY_UP, "dependency" => name).set(flag(result.is_ok()));
         }
         let letters = match reached.postgres {
-            Ok(()) => sql::dead_letters::count(&self.stores.pg).await,
+            Ok(()) => self.stores.record(sql::dead_letters::count(&self.stores.pg)).await,
             Err(error) => Err(error),
         };
         // While PostgreSQL is away the last reading stands, as it does for selling.

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     keys::SaleKeys,
     sale::{Sale, SaleState},
-    scripts::look,
+    scripts::{NEWER, VERSION, look},
 };
 
 /// A probe that takes longer is of no use to who asks.
@@ -22,7 +22,9 @@ pub struct Dependency {
     /// Without it no order can be taken. That is Redis: while PostgreSQL is away the sale goes on and the
     /// queue waits, and a fenced sale takes nothing away from the others.
     pub vital: bool,
-    /// Why it cannot be used now.
+    /// Whether anybody may hear of it. A sale that has not begun may be a secret yet.
+    pub announced: bool,
+    /// Why it cannot be used now. For operators: it may name hosts.
     pub problem: Option<String>,
 }
 
@@ -48,16 +50,18 @@ impl Stores {
         let Reached { redis, postgres } = self.reach().await;
         let line = |name: String, vital, result: &Result<()>| {
             let problem = result.as_ref().err().map(ToString::to_string);
-            Dependency { name, vital, problem }
+            Dependency { name, vital, announced: true, problem }
         };
         let mut lines =
             vec![line("redis".to_owned(), true, &redis), line("postgres".to_owned(), false, &postgres)];
         // Without Redis nothing can be said of the sales, and each would take its time to say so.
         let sales = if redis.is_ok() { self.catalog.reading().ok() } else { None };
         for sale in sales.iter().flat_map(|reading| reading.sales.values()) {
-            let over = sale.ends_at < chrono::Utc::now();
+            let now = chrono::Utc::now();
+            let over = sale.ends_at < now;
             if sale.state == SaleState::Open && sale.purged_at.is_none() && !over {
-                lines.push(line(format!("sale {}", sale.slug), false, &self.can_sell(sale).await));
+                let found = line(format!("sale {}", sale.slug), false, &self.can_sell(sale).await);
+                lines.push(Dependency { announced: sale.starts_at <= now, ..found });
             }
         }
         lines
@@ -65,8 +69,12 @@ impl Stores {
 
     async fn can_sell(&self, sale: &Sale) -> Result<()> {
         let seen = look(&self.link, &SaleKeys::new(sale.id), &[]).await?;
-        if seen.sale.is_some_and(|redis| redis.counts_under(sale.epoch)) {
+        if seen.sale.as_ref().is_some_and(|redis| redis.counts_under(sale.epoch)) {
             return Ok(());
+        }
+        // Nothing that this process waits for would end that.
+        if seen.sale.is_some_and(|redis| redis.version > VERSION) {
+            return Err(Error::refused(format!("fenced: {NEWER}")));
         }
         Err(Error::fenced(sale.id, "its state in Redis is not known to be right"))
     }

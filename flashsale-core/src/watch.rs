@@ -6,14 +6,15 @@
 //! rules of [`status`](crate::status) in every outage.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{StreamExt, stream};
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, Semaphore, oneshot, watch},
+    task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,8 @@ use crate::{
     error::{Error, Result},
     ids::{OrderId, SaleId},
     order::{OrderState, OrderStatus},
-    status::{READ_AT_ONCE, Told},
+    sql,
+    status::{Question, READ_AT_ONCE, Told},
 };
 
 /// How often watched orders are read. Nobody notices a fifth of a second, and 500 orders cost Redis one call of
@@ -34,9 +36,10 @@ const READ_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Between two readings, for what is newly watched: thousands who come at once share a few readings, and who
 /// comes alone does not wait.
 const GATHER: Duration = Duration::from_millis(20);
-/// Calls in flight: one sale that answers slowly does not hold up the others, and a great many watched orders
-/// do not fill Redis's connection.
+/// Calls to Redis in flight: a great many watched orders do not fill its connection.
 const READINGS_AT_ONCE: usize = 8;
+/// Questions to the record in flight: watchers of made-up ids do not fill its pool.
+const QUESTIONS_AT_ONCE: usize = 2;
 
 /// One order, watched: where it is now, then each change, until it is final.
 ///
@@ -115,6 +118,7 @@ pub(crate) struct Watches {
     stores: Arc<Stores>,
     watched: Mutex<Watched>,
     joined: Notify,
+    questions: Semaphore,
 }
 
 #[derive(Default)]
@@ -128,21 +132,28 @@ struct Watched {
 struct Entry {
     shown: watch::Sender<Shown>,
     joining: Vec<Joining>,
+    /// The record is being asked. Until it has answered, the order is neither read again nor forgotten: an
+    /// answer that comes late would tell of the past.
+    asked: bool,
 }
 
 /// Who joined waits for a reading that began afterwards: the last one may be older than what the watcher has
 /// seen elsewhere. It is told whether the order is known.
 type Joining = oneshot::Sender<Result<bool>>;
 
-/// Orders of one sale that are read together, each with who waits for just this reading.
+/// Orders that are read together, each with who waits for just this reading.
+type Orders = Vec<(OrderId, Vec<Joining>)>;
+
+/// Orders of one sale.
 struct Chunk {
     sale: SaleId,
-    orders: Vec<(OrderId, Vec<Joining>)>,
+    orders: Orders,
 }
 
 impl Watches {
     pub(crate) fn new(stores: Arc<Stores>) -> Self {
-        Self { stores, watched: Mutex::default(), joined: Notify::new() }
+        let questions = Semaphore::new(QUESTIONS_AT_ONCE);
+        Self { stores, watched: Mutex::default(), joined: Notify::new(), questions }
     }
 
     /// Begins to watch an order; `None` when both stores were asked and neither knows it.
@@ -163,7 +174,7 @@ impl Watches {
             return Err(closed());
         }
         watched.joined.push(id);
-        let new = || Entry { shown: watch::Sender::new(Shown::Nothing), joining: Vec::new() };
+        let new = || Entry { shown: watch::Sender::new(Shown::Nothing), joining: Vec::new(), asked: false };
         let entry = watched.orders.entry(id).or_insert_with(new);
         entry.joining.push(joining);
         let watch = OrderWatch { id, shown: entry.shown.subscribe(), told: None };
@@ -174,13 +185,15 @@ impl Watches {
 
     /// Reads while anybody watches, until shutdown, which ends all watches.
     pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        // Also when a reading panics: else everybody would wait for the next one for ever.
+        let _closed = CloseOnDrop(&self);
         shutdown.run_until_cancelled(self.keep_reading()).await;
-        *self.watched() = Watched { closed: true, ..Watched::default() };
     }
 
     /// Only decides *when*.
-    async fn keep_reading(&self) {
+    async fn keep_reading(self: &Arc<Self>) {
         let mut next = Instant::now();
+        let mut questions = JoinSet::new();
         loop {
             let watching = self.orders() > 0;
             tokio::select! {
@@ -189,10 +202,13 @@ impl Watches {
             }
             let began = Instant::now();
             if began >= next {
-                self.read_all().await;
+                self.read(self.all(), &mut questions).await;
                 next = Instant::now() + (began.elapsed() * 10).clamp(READ_EVERY, READ_AT_LEAST_EVERY);
             } else {
-                self.read_joined().await;
+                self.read(self.awaited(), &mut questions).await;
+            }
+            while let Some(answered) = questions.try_join_next() {
+                answered.expect("asking the record does not panic");
             }
             sleep(GATHER).await;
         }
@@ -203,47 +219,89 @@ impl Watches {
         self.watched().orders.len()
     }
 
-    /// Reads every watched order once, and forgets those that nobody watches any more.
-    async fn read_all(&self) {
-        let orders = {
-            let mut watched = self.watched();
-            watched.joined.clear();
-            watched.orders.retain(|_, entry| entry.shown.receiver_count() > 0);
-            watched.orders.iter_mut().map(|(id, entry)| (*id, std::mem::take(&mut entry.joining))).collect()
+    /// Every watched order. Forgets those that nobody watches any more.
+    fn all(&self) -> Orders {
+        let mut watched = self.watched();
+        watched.joined.clear();
+        watched.orders.retain(|_, entry| entry.asked || entry.shown.receiver_count() > 0);
+        let readable = watched.orders.iter_mut().filter(|(_, entry)| !entry.asked);
+        readable.map(|(id, entry)| (*id, std::mem::take(&mut entry.joining))).collect()
+    }
+
+    /// Those that somebody waits for.
+    fn awaited(&self) -> Orders {
+        let mut watched = self.watched();
+        let joined: Vec<_> = watched.joined.drain(..).collect();
+        let take = |id| {
+            let entry = watched.orders.get_mut(&id).filter(|entry| !entry.asked)?;
+            Some((id, std::mem::take(&mut entry.joining)))
         };
-        self.read(orders).await;
+        // Several may have joined one order: the first mention has them all.
+        joined.into_iter().filter_map(take).filter(|(_, joining)| !joining.is_empty()).collect()
     }
 
-    /// Reads those that somebody waits for.
-    async fn read_joined(&self) {
-        let orders = {
-            let mut watched = self.watched();
-            let joined: Vec<_> = watched.joined.drain(..).collect();
-            let take = |id| Some((id, std::mem::take(&mut watched.orders.get_mut(&id)?.joining)));
-            // Several may have joined one order: the first mention has them all.
-            joined.into_iter().filter_map(take).filter(|(_, joining)| !joining.is_empty()).collect()
-        };
-        self.read(orders).await;
+    /// Shows what Redis tells. What only the record can tell is asked in tasks of their own: however long it
+    /// takes, nobody else waits for it.
+    async fn read(self: &Arc<Self>, orders: Orders, questions: &mut JoinSet<()>) {
+        let readings = stream::iter(chunks(orders)).map(|chunk| self.read_chunk(chunk));
+        let mut readings = readings.buffer_unordered(READINGS_AT_ONCE);
+        while let Some(open) = readings.next().await {
+            if let Some((question, orders)) = open {
+                questions.spawn(Arc::clone(self).ask(question, orders));
+            }
+        }
     }
 
-    async fn read(&self, orders: Vec<(OrderId, Vec<Joining>)>) {
-        let chunks = stream::iter(chunks(orders));
-        chunks.for_each_concurrent(READINGS_AT_ONCE, |chunk| self.read_chunk(chunk)).await;
-    }
-
-    async fn read_chunk(&self, chunk: Chunk) {
+    /// Reads orders from Redis. Returns those that it cannot tell alone.
+    async fn read_chunk(&self, mut chunk: Chunk) -> Option<(Question, Orders)> {
         let ids: Vec<_> = chunk.orders.iter().map(|(id, _)| *id).collect();
         let mut told = Told::new();
-        let result = self.stores.order_statuses(chunk.sale, &ids, &mut told).await;
-        if let Err(error) = &result {
+        let read = self.stores.ask_redis(chunk.sale, &ids, &mut told).await;
+        let (question, result) = match read {
+            Ok(question) => (question, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let open = question.map(|question| {
+            let asked: HashSet<_> = question.ids.iter().copied().collect();
+            let open: Orders = chunk.orders.extract_if(.., |(id, _)| asked.contains(id)).collect();
+            self.mark_asked(&open, true);
+            (question, open)
+        });
+        self.answer(chunk.orders, told, &result);
+        open
+    }
+
+    /// Asks the record, and shows what it tells.
+    async fn ask(self: Arc<Self>, question: Question, orders: Orders) {
+        let mut told = Told::new();
+        let asking = async {
+            let _turn = self.questions.acquire().await;
+            self.stores.ask_record(question, &mut told).await
+        };
+        let result = sql::within(self.stores.config.postgres_deadline, asking).await;
+        self.mark_asked(&orders, false);
+        self.answer(orders, told, &result);
+    }
+
+    fn mark_asked(&self, orders: &Orders, asked: bool) {
+        let mut watched = self.watched();
+        for (id, _) in orders {
+            if let Some(entry) = watched.orders.get_mut(id) {
+                entry.asked = asked;
+            }
+        }
+    }
+
+    /// Shows what was told of these orders; what was not told is kept from being known by the error.
+    fn answer(&self, orders: Orders, mut told: Told, result: &Result<()>) {
+        if let Err(error) = result {
             tracing::debug!(%error, "where some watched orders are cannot be told now");
         }
+        let untold = || Err(result.clone().err().unwrap_or_else(|| Error::internal("nothing was told")));
         let mut watched = self.watched();
-        for (id, joining) in chunk.orders {
-            let answer = match told.remove(&id) {
-                Some(status) => Ok(watched.tell(id, status)),
-                None => Err(result.clone().err().unwrap_or_else(|| Error::internal("nothing was told"))),
-            };
+        for (id, joining) in orders {
+            let status = told.remove(&id).unwrap_or_else(untold);
+            let answer = status.map(|status| watched.tell(id, status));
             for joining in joining {
                 // It may have gone away meanwhile.
                 let _ = joining.send(answer.clone());
@@ -253,6 +311,15 @@ impl Watches {
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends all watches.
+struct CloseOnDrop<'a>(&'a Watches);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        *self.0.watched() = Watched { closed: true, ..Watched::default() };
     }
 }
 
@@ -272,7 +339,7 @@ impl Watched {
     }
 }
 
-fn chunks(orders: Vec<(OrderId, Vec<Joining>)>) -> Vec<Chunk> {
+fn chunks(orders: Orders) -> Vec<Chunk> {
     let mut by_sale: HashMap<SaleId, Vec<_>> = HashMap::new();
     for order in orders {
         by_sale.entry(order.0.sale()).or_default().push(order);

@@ -6,7 +6,7 @@ use super::holdings::Holdings;
 use crate::{
     error::Result,
     ids::{OrderId, ProductId, UserId},
-    keys::{SaleKeys, book_key, book_quota},
+    keys::{SaleKeys, book_key, book_order, book_quota},
     link::Link,
     order::OrderState,
     scripts::book_key_value,
@@ -61,29 +61,38 @@ impl Book {
 
     /// I5. The book was read before the queue and the queue before the record, so whatever the book shows
     /// must be found in one of them.
-    pub(super) fn order_violations(&self, holdings: &Holdings, record: &Snapshot) -> Vec<String> {
+    pub(super) async fn order_violations(
+        &self,
+        link: &Link,
+        keys: &SaleKeys,
+        holdings: &Holdings,
+        record: &Snapshot,
+    ) -> Result<Vec<String>> {
         let recorded: HashMap<_, _> = record.orders.iter().map(|order| (order.id, order.state)).collect();
         let mut violations: Vec<_> =
             self.strange.iter().map(|field| format!("field {field:?} of the book cannot be read")).collect();
+        let mut suspects = Vec::new();
         for (id, letter) in &self.orders {
             let state = recorded.get(id);
             let kept = holdings.queued.contains(id) || holdings.parked.contains(id);
-            match letter {
-                'Q' | 'P' if state.is_none() && !kept => {
+            match (letter, state) {
+                ('Q' | 'P', None) if !kept => {
                     violations
                         .push(format!("order {id} was admitted and is lost: not queued, parked or recorded"));
                 }
-                'C' if state != Some(&OrderState::Confirmed) => {
+                ('Q' | 'P', Some(state)) if !kept => suspects.push((*id, *state)),
+                ('C', state) if state != Some(&OrderState::Confirmed) => {
                     violations.push(format!("order {id} is shown as confirmed and is not recorded so"));
                 }
-                'F' if state != Some(&OrderState::Failed) => {
+                ('F', state) if state != Some(&OrderState::Failed) => {
                     violations.push(format!("order {id} is shown as failed and is not recorded so"));
                 }
                 _ => {}
             }
         }
+        violations.extend(unsettled(link, keys, &suspects).await?);
         violations.sort_unstable();
-        violations
+        Ok(violations)
     }
 
     /// I6, first half. Keys stay from the admission on, so what is missing in the older reading is asked
@@ -149,6 +158,29 @@ impl Book {
         suspects.sort_unstable();
         suspects
     }
+}
+
+/// Which of these recorded orders the book still shows as on their way, although no entry will end them. An
+/// entry leaves the queue in the step that shows its verdict, so one that had left it shows that by now.
+async fn unsettled(link: &Link, keys: &SaleKeys, suspects: &[(OrderId, OrderState)]) -> Result<Vec<String>> {
+    let mut violations = Vec::new();
+    for chunk in suspects.chunks(PAGE) {
+        let mut command = redis::cmd("HMGET");
+        command.arg(&keys.book);
+        for (id, _) in chunk {
+            command.arg(book_order(*id));
+        }
+        let values: Vec<Option<String>> = link.ask(&command).await?;
+        for ((id, state), value) in chunk.iter().zip(values) {
+            let shown = value.as_deref().unwrap_or("nothing");
+            if !shown.starts_with(['C', 'F']) {
+                violations.push(format!(
+                    "order {id} is recorded as {state}, is not queued, and is shown as {shown}"
+                ));
+            }
+        }
+    }
+    Ok(violations)
 }
 
 /// `user/product`

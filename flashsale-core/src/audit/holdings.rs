@@ -91,8 +91,9 @@ impl Holdings {
             match letter.entry.holding(sale.id) {
                 Ok(holding) if holding.seq <= out.redis.seq => out.held.push(holding),
                 Ok(_) => {}
-                // It names no order, so that no units can have been taken for it.
-                Err(_) if letter.order.is_none() => {}
+                // It names no order, so that no units can have been taken for it, or the recovery that was
+                // requested when it was discarded gives back what there was.
+                Err(_) if letter.order.is_none() || letter.resolved.is_some() => {}
                 Err(why) => out.unreadable.push(format!("dead letter {}: {why}", letter.id)),
             }
         }

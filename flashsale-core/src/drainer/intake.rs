@@ -82,7 +82,7 @@ impl Drainer {
                     .get(&sale)
                     .is_some_and(|sale| sale.epoch == known && sale.loaded_epoch == known)
                 {
-                    sql::request_recover(&self.stores.pg, sale, known).await?;
+                    self.stores.record(sql::request_recover(&self.stores.pg, sale, known)).await?;
                 }
                 Err(Error::fenced(sale, "its queue is not there"))
             }

@@ -3,6 +3,7 @@
 //! One unit of work is `read`, `begin`, `record`, `settle`. A process may die after any of them: an entry is
 //! acknowledged only after its order is recorded, and what a dead drainer held is claimed by another.
 
+mod batch;
 mod intake;
 
 use std::{
@@ -14,6 +15,8 @@ use std::{
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::batch::Batch;
+use self::batch::Failed;
 use crate::{
     cart,
     engine::Stores,
@@ -21,8 +24,7 @@ use crate::{
     ids::SaleId,
     keys::SaleKeys,
     link::Link,
-    order::FailureReason,
-    queue::{Decoded, Entry, Holding, QueuedOrder, Verdict},
+    queue::{Decoded, Entry, Verdict},
     sale::{Epoch, Sale},
     scripts::{self, Begun, Settlement},
     sql,
@@ -72,22 +74,6 @@ pub struct Drainer {
 struct Rest {
     until: Instant,
     pause: Duration,
-}
-
-/// A batch between `begin` and `settle`.
-pub(crate) struct Batch {
-    pub epoch: Epoch,
-    /// To be recorded.
-    pub orders: Vec<Decoded>,
-    /// To be parked, and why.
-    pub park: Vec<(Entry, String)>,
-    /// Final before: only their acknowledgement is due.
-    pub acknowledge: Vec<Entry>,
-    /// Those of them that were confirmed: they are still queued because somebody died, or the sale was
-    /// recovered, before the buyers' carts were seen to.
-    pub confirmed_before: Vec<Holding>,
-    /// Verdicts of the ledger.
-    pub settlements: Vec<Settlement>,
 }
 
 impl Drainer {
@@ -187,24 +173,30 @@ impl Drainer {
         // Until the settle was answered, these entries may stay pending under our name.
         self.unfinished.insert(sale);
         // While the record is away nothing becomes of these orders: they stay `Queued`, which is what they are.
-        self.stores.ledger.reached().await?;
+        let reached = self.stores.ledger.reached().await?;
         let began = Instant::now();
-        let mut failures = Vec::new();
         let mut drained = Drained { read: entries.len(), ..Drained::default() };
         let mut batch = self.begin(sale, entries).await?;
+        batch.reached = Some(reached);
         self.record(sale, &mut batch).await?;
-        for settlement in &batch.settlements {
-            match settlement.verdict {
-                Verdict::Confirmed => drained.confirmed += 1,
-                Verdict::Failed { reason, .. } => failures.push(reason),
-                Verdict::Parked => drained.parked += 1,
-            }
-        }
-        drained.failed = failures.len();
+        let verdict = |is: Verdict| batch.settlements.iter().filter(|settled| settled.verdict == is).count();
+        (drained.confirmed, drained.parked) = (verdict(Verdict::Confirmed), verdict(Verdict::Parked));
+        let failed: Vec<_> = batch.settlements.iter().filter_map(Failed::of).collect();
+        drained.failed = failed.len();
+        let guard_refusals = std::mem::take(&mut batch.guard_refusals);
         self.take_from_carts(&batch).await?;
         drained.given_back = self.settle(sale, batch).await?;
         self.unfinished.remove(&sale);
-        self.stores.meters.drained(&drained, &failures, began.elapsed());
+        // Only what was settled: until then it is done, and would be told, again.
+        for reason in guard_refusals {
+            self.stores.meters.guard_refused(reason);
+        }
+        let mut reasons = Vec::new();
+        for failed in failed {
+            failed.note(sale);
+            reasons.push(failed.reason);
+        }
+        self.stores.meters.drained(&drained, &reasons, began.elapsed());
         Ok(drained)
     }
 
@@ -220,15 +212,7 @@ impl Drainer {
             Ok(begun) => begun,
             Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
         };
-        let mut batch = Batch {
-            epoch,
-            orders: Vec::new(),
-            park: Vec::new(),
-            acknowledge: Vec::new(),
-            confirmed_before: Vec::new(),
-            settlements: Vec::new(),
-        };
-        let mut missing = 0;
+        let mut batch = Batch::new(epoch);
         for (entry, begun) in entries.into_iter().zip(begun) {
             match begun {
                 // Another stream, or another drainer was faster: not ours to judge.
@@ -239,7 +223,7 @@ impl Drainer {
                 }
                 Begun::Failed => batch.acknowledge.push(entry),
                 Begun::Missing => {
-                    missing += usize::from(entry.order_id().is_some());
+                    batch.stateless += usize::from(entry.order_id().is_some());
                     batch.park.push((entry, "no state is known for this order in Redis".to_owned()));
                 }
                 Begun::Processing => match entry.decode(sale) {
@@ -247,9 +231,6 @@ impl Drainer {
                     Err(why) => batch.park.push((entry, why)),
                 },
             }
-        }
-        if missing > 0 {
-            self.distrust(sale, epoch, "queue entries without a state").await?;
         }
         Ok(batch)
     }
@@ -259,18 +240,18 @@ impl Drainer {
         let stores = Arc::clone(&self.stores);
         let orders = std::mem::take(&mut batch.orders);
         if !orders.is_empty() {
-            let recorded = stores.ledger.record(sale, batch.epoch, &orders).await;
+            let recorded = stores.ledger.record(sale, batch.epoch, &orders, batch.reached.take()).await;
             let recorded = match recorded {
                 Ok(recorded) => recorded,
                 Err(error) => return Err(self.stopped(error.in_sale(sale)).await),
             };
             for (Decoded { entry, order }, verdict) in orders.into_iter().zip(recorded.verdicts) {
-                if let Verdict::Failed { reason, .. } = verdict {
-                    note_failed(&entry, &order, reason);
-                    // One of an earlier epoch may have been admitted by a Redis that was replaced since.
-                    if verdict.contradicts_redis() && order.epoch == batch.epoch {
-                        stores.meters.guard_refused(reason);
-                    }
+                // One of an earlier epoch may have been admitted by a Redis that was replaced since.
+                if let Verdict::Failed { reason, .. } = verdict
+                    && verdict.contradicts_redis()
+                    && order.epoch == batch.epoch
+                {
+                    batch.guard_refusals.push(reason);
                 }
                 let holding = entry.holding(sale).ok();
                 batch.settlements.push(Settlement { entry, holding, verdict });
@@ -297,6 +278,11 @@ impl Drainer {
             }
             let holding = entry.holding(sale).ok();
             batch.settlements.push(Settlement { entry, holding, verdict });
+        }
+        // Not before they are parked: a recovery that finds them in the queue takes those that can be read for
+        // admitted orders. Not after the settle either, for nothing else shows what is wrong if we die then.
+        if batch.stateless > 0 {
+            self.distrust(sale, batch.epoch, "queue entries without a state").await?;
         }
         Ok(())
     }
@@ -339,7 +325,7 @@ impl Drainer {
     /// What is not written yet is written before the next unit: the entries that showed it may be gone.
     async fn ask_for_recovery(&mut self, sale: SaleId) -> Result<()> {
         if let Some(epoch) = self.distrusted.get(&sale) {
-            sql::request_recover(&self.stores.pg, sale, *epoch).await?;
+            self.stores.record(sql::request_recover(&self.stores.pg, sale, *epoch)).await?;
             self.distrusted.remove(&sale);
         }
         Ok(())
@@ -361,10 +347,4 @@ impl Drainer {
             }
         }
     }
-}
-
-/// Redis had admitted the order, and the record fails it: its buyer will ask why.
-fn note_failed(entry: &Entry, order: &QueuedOrder, reason: FailureReason) {
-    let request_id = entry.request_id().map(tracing::field::display);
-    tracing::info!(sale = %order.id.sale(), order = %order.id, request_id, %reason, "an admitted order failed");
 }

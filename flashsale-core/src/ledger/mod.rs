@@ -12,7 +12,7 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
 pub(crate) use self::session::drain_pool;
 use self::{
@@ -33,6 +33,10 @@ use crate::{
 pub(crate) struct Ledger {
     pool: PgPool,
 }
+
+/// A connection on which PostgreSQL has just given a sign of life.
+#[derive(Debug)]
+pub(crate) struct Reached(PoolConnection<Postgres>);
 
 /// What was recorded, now or before.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,17 +117,19 @@ impl Ledger {
     }
 
     /// Fails when PostgreSQL cannot be reached: the pool asks a connection for a sign of life before it gives it.
-    pub(crate) async fn reached(&self) -> Result<(), Error> {
-        Ok(self.pool.acquire().await.map(drop)?)
+    pub(crate) async fn reached(&self) -> Result<Reached, sqlx::Error> {
+        Ok(Reached(self.pool.acquire().await?))
     }
 
     /// Records a batch of orders of one sale. What the database refuses unexpectedly is narrowed down to the
-    /// order it refuses, so that one order cannot stop the others.
+    /// order it refuses, so that one order cannot stop the others. It begins on the connection that was reached,
+    /// if one was.
     pub(crate) async fn record(
         &self,
         sale: SaleId,
         epoch: Epoch,
         batch: &[Decoded],
+        mut reached: Option<Reached>,
     ) -> Result<Recorded, LedgerError> {
         // Parts of a batch must be recorded in the order of admission, as the whole is.
         let mut by_seq: Vec<usize> = (0..batch.len()).collect();
@@ -133,7 +139,7 @@ impl Ledger {
         let mut parts = vec![by_seq.as_slice()];
         while let Some(part) = parts.pop() {
             let orders: Vec<&QueuedOrder> = part.iter().map(|&place| &batch[place].order).collect();
-            let decisions = match (self.record_all(sale, epoch, &orders).await, part) {
+            let decisions = match (self.record_all(sale, epoch, &orders, reached.take()).await, part) {
                 (Ok(decisions), _) => decisions,
                 (Err(Failure::Refused(error)), [place]) => {
                     vec![self.reject(sale, epoch, &batch[*place], &error).await?]
@@ -158,9 +164,13 @@ impl Ledger {
         sale: SaleId,
         epoch: Epoch,
         orders: &[&QueuedOrder],
+        reached: Option<Reached>,
     ) -> Result<Vec<Decision>, Failure> {
-        within_deadline(async { self.prepare(sale, epoch, orders, decide::decide).await?.commit().await })
-            .await
+        let recorded = within_deadline(async {
+            let session = self.lock(sale, epoch, reached).await?;
+            prepare(session, sale, orders, decide::decide).await?.commit().await
+        });
+        recorded.await
     }
 
     /// The database refuses this order as it was decided: it fails, without its lines, and keeps its key. If
@@ -177,7 +187,8 @@ impl Ledger {
         let judge =
             |orders: &[&QueuedOrder], known| decide::fail(orders, known, FailureReason::Rejected, Write::Row);
         let rejected = within_deadline(async {
-            self.prepare(sale, epoch, &[&culprit.order], judge).await?.commit().await
+            let session = self.lock(sale, epoch, None).await?;
+            prepare(session, sale, &[&culprit.order], judge).await?.commit().await
         });
         let verdict = match rejected.await {
             Ok(decisions) => return Ok(decisions.into_iter().next().expect("one order, one decision")),
@@ -189,36 +200,38 @@ impl Ledger {
         Ok(Decision { verdict, write: Write::Nothing })
     }
 
-    /// Everything of a transaction but its end: lock, read, decide, write.
-    async fn prepare(
-        &self,
-        sale: SaleId,
-        epoch: Epoch,
-        orders: &[&QueuedOrder],
-        judge: impl FnOnce(&[&QueuedOrder], Known) -> Vec<Decision>,
-    ) -> Result<Prepared, Failure> {
-        let mut session = self.lock(sale, epoch).await?;
-        let work = async {
-            let known = read(&mut session, sale, orders).await?;
-            let decisions = judge(orders, known);
-            write(&mut session, sale, orders, &decisions).await?;
-            Ok(decisions)
-        };
-        match work.await {
-            Ok(decisions) => Ok(Prepared { session, decisions }),
-            Err(error) => Err(given_up(session, error).await),
-        }
-    }
-
     /// A transaction that holds the sale's row, which stands under this epoch.
-    async fn lock(&self, sale: SaleId, epoch: Epoch) -> Result<Session, Failure> {
-        let mut session = Session::begin(&self.pool).await?;
+    async fn lock(&self, sale: SaleId, epoch: Epoch, reached: Option<Reached>) -> Result<Session, Failure> {
+        let Reached(conn) = match reached {
+            Some(reached) => reached,
+            None => self.reached().await?,
+        };
+        let mut session = Session::begin(conn).await?;
         let stands = sql::sales::lock(session.conn(), sale).await?.unwrap_or_default();
         if stands == epoch {
             return Ok(session);
         }
         session.rollback().await?;
         Err(Failure::Fenced(stands))
+    }
+}
+
+/// Everything of a locked transaction but its end: read, decide, write.
+async fn prepare(
+    mut session: Session,
+    sale: SaleId,
+    orders: &[&QueuedOrder],
+    judge: impl FnOnce(&[&QueuedOrder], Known) -> Vec<Decision>,
+) -> Result<Prepared, Failure> {
+    let work = async {
+        let known = read(&mut session, sale, orders).await?;
+        let decisions = judge(orders, known);
+        write(&mut session, sale, orders, &decisions).await?;
+        Ok(decisions)
+    };
+    match work.await {
+        Ok(decisions) => Ok(Prepared { session, decisions }),
+        Err(error) => Err(given_up(session, error).await),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Failure, Ledger, LedgerError,
     decide::{self, Decision, Known, Write},
-    given_up,
+    given_up, prepare,
     session::within_deadline,
 };
 use crate::{
@@ -31,7 +31,7 @@ impl Ledger {
         // PostgreSQL has no NUL in text; a reason may quote garbage.
         let reason = reason.replace('\0', "");
         let parked = within_deadline(async {
-            let mut session = self.lock(sale, epoch).await?;
+            let mut session = self.lock(sale, epoch, None).await?;
             if let Some(id) = order
                 && let Some((_, verdict)) = sql::orders::recorded(session.conn(), &[id]).await?.pop()
             {
@@ -92,7 +92,8 @@ impl Ledger {
             known.parked.clear();
             judge(orders, known)
         };
-        let mut prepared = self.prepare(sale, epoch, &[order], unparked).await?;
+        let session = self.lock(sale, epoch, None).await?;
+        let mut prepared = prepare(session, sale, &[order], unparked).await?;
         let letter_is_there =
             match sql::dead_letters::resolve(prepared.session.conn(), letter, order.id, how).await {
                 Ok(found) => found,

@@ -8,6 +8,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use crate::sql;
+
 /// A bit above what the server allows a statement: an answer that comes later is never waited for.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,9 @@ pub(crate) fn drain_pool(url: &str) -> Result<PgPool, sqlx::Error> {
     let options = options.application_name("flashsale-drain").options(SETTINGS);
     // Batches of one sale wait for each other anyway.
     let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(3));
+    // An order that was shown as confirmed and is gone after a crash would be the worst that can happen here.
+    let pool = pool.after_connect(|conn, _| Box::pin(sql::commit_durably(conn)));
+    let pool = pool.after_release(|conn, _| Box::pin(sql::still_alive(conn)));
     Ok(pool.connect_lazy_with(options))
 }
 
@@ -46,8 +51,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn begin(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        let mut session = Self { conn: Some(pool.acquire().await?) };
+    pub(super) async fn begin(conn: PoolConnection<Postgres>) -> Result<Self, sqlx::Error> {
+        let mut session = Self { conn: Some(conn) };
         session.conn().execute("BEGIN").await?;
         Ok(session)
     }

@@ -5,7 +5,7 @@ mod refused;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Row, postgres::PgPoolOptions};
 
 use super::*;
 use crate::{
@@ -67,6 +67,12 @@ fn recorded<const N: usize>(verdicts: [Verdict; N]) -> Recorded {
     Recorded { verdicts: verdicts.into(), distrust: false }
 }
 
+/// A transaction of epoch 1 that has everything but its end.
+async fn uncommitted(ledger: &Ledger, sale: SaleId, orders: &[&QueuedOrder]) -> Prepared {
+    let session = ledger.lock(sale, Epoch(1), None).await.unwrap();
+    prepare(session, sale, orders, decide::decide).await.unwrap()
+}
+
 /// A database of one's own with a sale under epoch 1: product 1 (stock 10, 3 per user), 2 (stock 1, 1 per user).
 struct Shop {
     pg: PgPool,
@@ -93,7 +99,7 @@ impl Shop {
     }
 
     async fn record(&self, batch: &[Decoded]) -> Recorded {
-        self.ledger.record(self.sale, Epoch(1), batch).await.unwrap()
+        self.ledger.record(self.sale, Epoch(1), batch, None).await.unwrap()
     }
 
     async fn count(&self, query: &'static str) -> i64 {
@@ -203,13 +209,16 @@ async fn another_epoch_writes_nothing() {
     let shop = Shop::open().await;
     let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
     for epoch in [Epoch(0), Epoch(2)] {
-        let refused = shop.ledger.record(shop.sale, epoch, &batch).await;
+        let refused = shop.ledger.record(shop.sale, epoch, &batch, None).await;
         assert!(matches!(refused, Err(LedgerError::Fenced { epoch: Epoch(1) })), "{refused:?}");
         let refused = shop.ledger.park(shop.sale, epoch, &batch[0].entry, "why").await;
         assert!(matches!(refused, Err(LedgerError::Fenced { .. })), "{refused:?}");
     }
     let nowhere = SaleId::try_from(99).unwrap();
-    assert!(matches!(shop.ledger.record(nowhere, Epoch(1), &batch).await, Err(LedgerError::Fenced { .. })));
+    assert!(matches!(
+        shop.ledger.record(nowhere, Epoch(1), &batch, None).await,
+        Err(LedgerError::Fenced { .. })
+    ));
     assert_eq!(shop.count("SELECT count(*) FROM orders").await, 0);
     assert_eq!(shop.count("SELECT count(*) FROM dead_letters").await, 0);
     assert_eq!(shop.sold().await, [0, 0]);
@@ -219,15 +228,13 @@ async fn another_epoch_writes_nothing() {
 async fn a_batch_that_was_not_committed_is_not_there() {
     let shop = Shop::open().await;
     let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
-    let prepared =
-        shop.ledger.prepare(shop.sale, Epoch(1), &[&batch[0].order], decide::decide).await.unwrap();
+    let prepared = uncommitted(&shop.ledger, shop.sale, &[&batch[0].order]).await;
     drop(prepared);
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
     assert_eq!(shop.sold().await, [1, 0]);
     // Committed, but nobody was told.
     let batch = [shop.order(2, "ann", "b", &[(1, 1)])];
-    let prepared =
-        shop.ledger.prepare(shop.sale, Epoch(1), &[&batch[0].order], decide::decide).await.unwrap();
+    let prepared = uncommitted(&shop.ledger, shop.sale, &[&batch[0].order]).await;
     drop(prepared.commit().await.unwrap());
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
     assert_eq!(shop.sold().await, [2, 0]);
@@ -246,7 +253,7 @@ async fn two_ledgers_never_oversell() {
     let sell = async |ledger: &Ledger, number| {
         let mut confirmed = 0;
         for round in 0..5 {
-            let outcome = ledger.record(shop.sale, Epoch(1), &batch(number, round)).await.unwrap();
+            let outcome = ledger.record(shop.sale, Epoch(1), &batch(number, round), None).await.unwrap();
             confirmed += outcome.verdicts.iter().filter(|verdict| **verdict == Verdict::Confirmed).count();
         }
         confirmed
@@ -269,7 +276,7 @@ async fn a_held_lock_is_no_verdict_and_blocks_for_seconds_only() {
     let mut holder = shop.pg.begin().await.unwrap();
     sql::sales::lock(&mut holder, shop.sale).await.unwrap();
     let began = Instant::now();
-    let outcome = shop.ledger.record(shop.sale, Epoch(1), &batch).await;
+    let outcome = shop.ledger.record(shop.sale, Epoch(1), &batch, None).await;
     assert!(matches!(outcome, Err(LedgerError::Away(_))), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     holder.rollback().await.unwrap();
@@ -282,14 +289,17 @@ async fn a_stopped_worker_is_taken_over() {
     let shop = Shop::open().await;
     let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
     let stopped = Ledger::new(drain_pool(&shop.url).unwrap());
-    let prepared = stopped.prepare(shop.sale, Epoch(1), &[&batch[0].order], decide::decide).await.unwrap();
+    let prepared = uncommitted(&stopped, shop.sale, &[&batch[0].order]).await;
     // Waits for the row until the server has ended that session after two seconds, and gets it.
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
     let late = prepared.commit().await;
     assert!(matches!(late, Err(Failure::Away(_))), "{late:?}");
     assert_eq!(shop.sold().await, [1, 0]);
     // The pool does not hand the dead connection out again.
-    assert_eq!(stopped.record(shop.sale, Epoch(1), &batch).await.unwrap(), recorded([Verdict::Confirmed]));
+    assert_eq!(
+        stopped.record(shop.sale, Epoch(1), &batch, None).await.unwrap(),
+        recorded([Verdict::Confirmed])
+    );
     shop.audit().await;
 }
 
@@ -306,6 +316,20 @@ async fn a_caller_that_goes_away_leaves_no_half_used_connection() {
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
     assert_eq!(shop.sold().await, [1, 0]);
 }
+#[tokio::test]
+async fn a_batch_is_recorded_on_the_connection_that_was_reached() {
+    let shop = Shop::open().await;
+    let only_one = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_millis(200));
+    let ledger = Ledger::new(only_one.connect(&shop.url).await.unwrap());
+    let reached = ledger.reached().await.unwrap();
+    let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
+    let elsewhere = ledger.record(shop.sale, Epoch(1), &batch, None).await;
+    assert!(matches!(elsewhere, Err(LedgerError::Away(_))), "{elsewhere:?}");
+    let here = ledger.record(shop.sale, Epoch(1), &batch, Some(reached)).await.unwrap();
+    assert_eq!(here, recorded([Verdict::Confirmed]));
+    shop.audit().await;
+}
+
 /// Without statistics PostgreSQL would rather read all orders of the sale, for every batch anew.
 #[tokio::test]
 async fn a_batch_reads_only_what_it_touches() {
@@ -320,7 +344,7 @@ async fn a_batch_reads_only_what_it_touches() {
     let batch: Vec<_> =
         (1..=100).map(|n| order(shop.sale, n, &format!("u{}", n * 7), "a", &[(1, 1)])).collect();
     let batch: Vec<_> = batch.iter().collect();
-    let mut prepared = shop.ledger.prepare(shop.sale, Epoch(1), &batch, decide::decide).await.unwrap();
+    let mut prepared = uncommitted(&shop.ledger, shop.sale, &batch).await;
     let read: i64 = sqlx::query_scalar(
         "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_xact_user_tables
          WHERE relname IN ('orders', 'order_items')",

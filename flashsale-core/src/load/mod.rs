@@ -34,6 +34,8 @@ const CHUNK: usize = 1_000;
 const PAGE: usize = 1_000;
 /// A loader that is not heard of for so long keeps nobody else from loading.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// A million orders take their time to be read: the server's limit for that, and some more.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(150);
 /// A big book takes its time to be removed and written.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -68,7 +70,7 @@ impl Stores {
         why: &str,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Option<Epoch>> {
-        let Some(mut lock) = sql::sales::lock_load(&self.pg, sale, LOCK_LIMIT).await? else {
+        let Some(mut lock) = self.record(sql::sales::lock_load(&self.pg, sale, LOCK_LIMIT)).await? else {
             return Ok(None);
         };
         let began = Instant::now();
@@ -97,8 +99,11 @@ impl Stores {
         }
         // Before the epoch, which stops the drainers: not for a Redis that cannot be reached.
         let seen = scripts::look(&self.link, &SaleKeys::new(sale), &[]).await?;
+        if seen.sale.as_ref().is_some_and(|sale| sale.version > scripts::VERSION) {
+            return Err(Error::refused(format!("sale {sale} stays as it is: {}", scripts::NEWER)));
+        }
         let in_redis = seen.sale.map_or(Epoch(0), |sale| sale.epoch);
-        let epoch = sql::sales::raise_epoch(&self.pg, sale, in_redis).await?;
+        let epoch = self.record(sql::sales::raise_epoch(&self.pg, sale, in_redis)).await?;
         tracing::info!(sale = sale.get(), epoch = epoch.get(), why, "loading the sale into Redis");
         let mut load = Load {
             stores: self,
@@ -139,22 +144,22 @@ impl Load<'_> {
     /// Steps 3 and 4, and what is to be written.
     async fn gather(&self, known: Seq) -> Result<Rebuilt> {
         let entries = read_stream(&self.link, &self.keys).await?;
-        let snapshot = sql::snapshot::load_snapshot(&self.stores.pg, self.sale).await?;
+        let snapshot =
+            sql::within(SNAPSHOT_WITHIN, sql::snapshot::load_snapshot(&self.stores.pg, self.sale)).await?;
         let rebuilt = rebuild(&snapshot, &entries, known);
-        if rebuilt.unreadable.is_empty() {
-            return Ok(rebuilt);
-        }
-        // What an entry holds cannot be guessed: the sale stays fenced until an operator has looked at it.
+        // One entry that nobody can read must not keep everybody from buying: it waits for an operator outside
+        // the queue, from which it is deleted when it is safe here.
         for (entry, why) in &rebuilt.unreadable {
             let parked = self.stores.ledger.park(self.sale, self.epoch, entry, why).await;
             parked.map_err(|error| error.in_sale(self.sale))?;
+            tracing::error!(
+                sale = self.sale.get(),
+                entry = entry.id,
+                why,
+                "a queue entry cannot be read and is parked; see `flashsale dead-letters list`"
+            );
         }
-        Err(Error::refused(format!(
-            "sale {} stays fenced: {} queue entries cannot be read, so what they hold is not known; \
-             look at them with `flashsale dead-letters list` and end each with `flashsale dead-letters discard ID`",
-            self.sale,
-            rebuilt.unreadable.len()
-        )))
+        Ok(rebuilt)
     }
 
     /// Step 5.
@@ -176,14 +181,15 @@ impl Load<'_> {
             self.step(&LoadStep::Queue(dropped)).await?;
         }
         for letter in &rebuilt.ended_letters {
-            sql::dead_letters::finish_dead_letter(&self.stores.pg, *letter).await?;
+            self.stores.record(sql::dead_letters::finish_dead_letter(&self.stores.pg, *letter)).await?;
         }
         Ok(())
     }
 
     /// Step 6.
     async fn open(&mut self, rebuilt: &Rebuilt) -> Result<()> {
-        if !sql::sales::set_loaded_epoch(&self.stores.pg, self.sale, self.epoch).await? {
+        let loaded = sql::sales::set_loaded_epoch(&self.stores.pg, self.sale, self.epoch);
+        if !self.stores.record(loaded).await? {
             return Err(Error::fenced(self.sale, "another load has overtaken this one"));
         }
         // As the record says now: the sale may have been paused since it was read.
@@ -234,7 +240,7 @@ pub(crate) async fn read_stream(link: &Link, keys: &SaleKeys) -> Result<Vec<Entr
         command.arg(&keys.queue).arg(from).arg("+").arg("COUNT").arg(PAGE);
         let page: Vec<(String, Vec<Vec<u8>>)> = match link.ask(&command).await {
             // A key of another type holds no orders; the load puts a stream in its place.
-            Err(CallError::Refused(error)) if error.code() == Some("WRONGTYPE") => return Ok(Vec::new()),
+            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
             page => page?,
         };
         let last = page.len() < PAGE;

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    ids::{OrderId, ProductId, UserId},
+    ids::{OrderId, ProductId, SaleId, UserId},
     keys::{book_key, book_order, book_quota},
     order::OrderState,
     queue::{Entry, Holding},
     sale::{SaleState, Seq},
     scripts::{Look, book_key_value},
-    sql::{dead_letters::StoredLetter, snapshot::Snapshot},
+    sql::snapshot::Snapshot,
 };
 
 /// The state of a sale to be written to Redis.
@@ -21,11 +21,11 @@ pub(crate) struct Rebuilt {
     pub stock: Vec<(String, String)>,
     pub product: Vec<(String, String)>,
     pub book: Vec<(String, String)>,
-    /// Queue entries that an operator has discarded and of which nothing is known: they are deleted.
+    /// Queue entries of which it cannot be read what they hold: they are deleted, being parked.
     pub dropped: Vec<String>,
-    /// The dead letters of those, and of discarded ones whose entry is gone.
+    /// Dead letters that were discarded and of which it cannot be read what they held: this ends them.
     pub ended_letters: Vec<i64>,
-    /// Entries of which it cannot be read what they hold, and why.
+    /// Those entries that are to be parked first, and why.
     pub unreadable: Vec<(Entry, String)>,
     /// Orders that are not recorded: waiting in the queue, and parked.
     pub queued: usize,
@@ -59,35 +59,33 @@ pub(crate) fn rebuild(record: &Snapshot, entries: &[Entry], known: Seq) -> Rebui
                 out.queued += 1;
                 books.hold(&holding, &mut out);
             }
-            Err(why) => match letter_of(record, entry) {
-                Some(letter) if letter.resolved.is_some() => out.dropped.push(entry.id.clone()),
-                _ => out.unreadable.push((entry.clone(), why)),
-            },
-        }
-    }
-    for letter in &record.letters {
-        if letter.order.is_some_and(|id| books.counted.contains(&id)) {
-            continue;
-        }
-        match letter.entry.holding(sale.id) {
-            Ok(holding) => {
-                out.parked += 1;
-                books.hold(&holding, &mut out);
-            }
-            Err(_) if letter.resolved.is_some() => out.ended_letters.push(letter.id),
             Err(why) => {
-                if !out.unreadable.iter().any(|(entry, _)| *entry == letter.entry) {
-                    out.unreadable.push((letter.entry.clone(), why));
+                out.dropped.push(entry.id.clone());
+                let letter = record.letters.iter().find(|letter| letter.entry == *entry);
+                if letter.is_none_or(|letter| letter.resolved.is_none()) {
+                    books.show(entry, sale.id, &mut out);
+                }
+                if letter.is_none() {
+                    out.unreadable.push((entry.clone(), why));
                 }
             }
         }
     }
+    for letter in &record.letters {
+        let holding = letter.entry.holding(sale.id);
+        let counted = letter.order.is_some_and(|id| books.counted.contains(&id));
+        match holding {
+            Err(_) if letter.resolved.is_some() => out.ended_letters.push(letter.id),
+            _ if counted => {}
+            Ok(holding) => {
+                out.parked += 1;
+                books.hold(&holding, &mut out);
+            }
+            Err(_) => books.show(&letter.entry, sale.id, &mut out),
+        }
+    }
     books.close(record, &mut out);
     out
-}
-
-fn letter_of<'a>(record: &'a Snapshot, entry: &Entry) -> Option<&'a StoredLetter> {
-    record.letters.iter().find(|letter| letter.entry == *entry)
 }
 
 /// The sums while they are being added up.
@@ -147,6 +145,18 @@ impl Books {
         }
     }
 
+    /// An order of which it cannot be read what it holds: its buyer sees what was shown before, and it has no
+    /// units. It cannot be confirmed any more, so nobody is given units that somebody else gets too.
+    fn show(&mut self, entry: &Entry, sale: SaleId, out: &mut Rebuilt) {
+        if let Ok(claim) = entry.claim(sale) {
+            self.hold(&claim, out);
+        } else if let Some(id) = entry.order_id().filter(|id| id.sale() == sale)
+            && self.counted.insert(id)
+        {
+            out.book.push((book_order(id), format!("P{}", id.made_at().timestamp_millis())));
+        }
+    }
+
     fn close(self, record: &Snapshot, out: &mut Rebuilt) {
         for ((user, product), units) in self.held {
             out.book.push((book_quota(&user, product), units.to_string()));
@@ -190,8 +200,7 @@ impl Rebuilt {
             lines.push("Redis was restarted or replaced since the sale was loaded".to_owned());
         }
         for (entry, why) in &self.unreadable {
-            lines
-                .push(format!("queue entry {} cannot be read ({why}): the sale would stay fenced", entry.id));
+            lines.push(format!("queue entry {} cannot be read ({why}): it would be parked", entry.id));
         }
         lines
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Value};
+use redis::{Cmd, FromRedisValue, RedisError, Value};
 
 use super::{Reply, Script, unexpected};
 use crate::{
@@ -22,7 +22,7 @@ pub(crate) struct KeptCart {
     pub lines: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What came of asking for a cart, or of changing it.
+/// What came of putting a product into a cart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CartReply {
     Kept(KeptCart),
@@ -30,8 +30,6 @@ pub(crate) enum CartReply {
     Full,
     /// It holds a product of another currency; nothing was changed.
     OtherCurrency,
-    /// Its key is of another type; nothing was changed.
-    Damaged,
 }
 
 /// Sets the quantity of a product. The cart is kept for so long from now on.
@@ -43,55 +41,54 @@ pub(crate) async fn set_in_cart(
     currency: Currency,
     kept_for: Duration,
 ) -> Result<CartReply, CallError> {
-    let mut command = on_cart(user, kept_for);
-    command.arg("set").arg(product.get()).arg(quantity.get()).arg(currency.code()).arg(Items::MAX_LINES);
-    change(link, &command).await
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(CART.sha()).arg(1).arg(keys::cart(user)).arg(millis(kept_for));
+    command.arg(product.get()).arg(quantity.get()).arg(currency.code()).arg(Items::MAX_LINES);
+    let mut reply: Reply = CART.run(link, &command).await?;
+    Ok(match &*reply.word {
+        "ok" => CartReply::Kept(KeptCart { now_ms: reply.next()?, lines: reply.next()? }),
+        "full" => CartReply::Full,
+        "other_currency" => CartReply::OtherCurrency,
+        other => return Err(unexpected(&Value::SimpleString(other.to_owned()))),
+    })
 }
 
-/// Takes a product out. The cart is kept for so long from now on.
+/// Takes a product out. The cart is kept for so long from now on. No script: a full Redis refuses those that may
+/// write, and lets what frees memory pass.
 pub(crate) async fn remove_from_cart(
     link: &Link,
     user: &UserId,
     product: ProductId,
     kept_for: Duration,
-) -> Result<CartReply, CallError> {
-    let mut command = on_cart(user, kept_for);
-    command.arg("remove").arg(product.get());
-    change(link, &command).await
+) -> Result<(), CallError> {
+    let mut prolong = redis::cmd("PEXPIRE");
+    prolong.arg(keys::cart(user)).arg(millis(kept_for));
+    for answer in link.ask_all(vec![forget_lines(user, &[product.get()]), prolong]).await? {
+        unless_damaged(answer)?;
+    }
+    Ok(())
 }
 
-fn on_cart(user: &UserId, kept_for: Duration) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    let kept_ms = u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX);
-    command.arg(CART.sha()).arg(1).arg(keys::cart(user)).arg(kept_ms);
-    command
-}
-
-async fn change(link: &Link, command: &Cmd) -> Result<CartReply, CallError> {
-    let mut reply: Reply = CART.run(link, command).await?;
-    Ok(match &*reply.word {
-        "ok" => CartReply::Kept(KeptCart { now_ms: reply.next()?, lines: reply.next()? }),
-        "full" => CartReply::Full,
-        "other_currency" => CartReply::OtherCurrency,
-        "damaged" => CartReply::Damaged,
-        other => return Err(unexpected(&Value::SimpleString(other.to_owned()))),
-    })
+fn millis(kept_for: Duration) -> u64 {
+    u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads a cart, which changes nothing about it.
-pub(crate) async fn read_cart(link: &Link, user: &UserId) -> Result<CartReply, CallError> {
+pub(crate) async fn read_cart(link: &Link, user: &UserId) -> Result<KeptCart, CallError> {
     let mut read = redis::cmd("HGETALL");
     read.arg(keys::cart(user));
     let mut answers = link.ask_all(vec![redis::cmd("TIME"), read]).await?.into_iter();
     let mut answer = || answers.next().unwrap_or(Ok(Value::Nil));
-    let (time, lines) = (answer().map_err(CallError::Refused)?, answer());
-    let (seconds, micros): (i64, i64) = readable(time)?;
-    match lines {
-        Ok(lines) => Ok(CartReply::Kept(KeptCart {
-            now_ms: seconds * 1_000 + micros / 1_000,
-            lines: readable(lines)?,
-        })),
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(CartReply::Damaged),
+    let (seconds, micros): (i64, i64) = readable(answer().map_err(CallError::Refused)?)?;
+    let lines = unless_damaged(answer())?.map_or(Ok(Vec::new()), readable)?;
+    Ok(KeptCart { now_ms: seconds * 1_000 + micros / 1_000, lines })
+}
+
+/// A cart's answer; `None` from a key of another type, which is a cart that holds nothing.
+fn unless_damaged(answer: Result<Value, RedisError>) -> Result<Option<Value>, CallError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
         Err(error) => Err(CallError::Refused(error)),
     }
 }

@@ -39,15 +39,17 @@ pub(crate) struct LookedSale {
     pub stock: HashMap<ProductId, i64>,
     /// Products of which limit and price are there.
     pub products: usize,
+    /// The book is a hash, or not there yet, and the queue a stream with its group.
+    pub intact: bool,
     /// The values of the book's fields that were asked for; empty where it has none.
     pub book: Vec<String>,
 }
 
 impl LookedSale {
-    /// Its word counts: loaded under this epoch and by this version, into this very server, and open for
-    /// scripts.
+    /// Its word counts: loaded under this epoch and by this version, into this very server, open for
+    /// scripts, and not damaged since.
     pub(crate) fn counts_under(&self, epoch: Epoch) -> bool {
-        self.epoch == epoch && self.version == VERSION && self.sound && self.state.is_some()
+        self.epoch == epoch && self.version == VERSION && self.sound && self.state.is_some() && self.intact
     }
 }
 
@@ -69,7 +71,9 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Res
     let version = reply.next()?;
     let (starts_ms, ends_ms) = (reply.next()?, reply.next()?);
     let stock = stock(reply.next()?);
-    let (products, book) = (reply.next()?, reply.next()?);
+    let products = reply.next()?;
+    let intact = reply.text()? == "1";
+    let book = reply.next()?;
     Ok(Look {
         now_ms,
         server,
@@ -84,6 +88,7 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Res
             ends_ms,
             stock,
             products,
+            intact,
             book,
         }),
     })

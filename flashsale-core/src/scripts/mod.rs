@@ -7,6 +7,7 @@ mod cart;
 mod drain;
 mod load;
 mod look;
+mod preflight;
 mod rate_limit;
 mod reserve;
 
@@ -14,7 +15,9 @@ use std::{sync::OnceLock, time::Duration};
 
 use redis::{Cmd, FromRedisValue, Value};
 
-pub(crate) use self::{audit::*, cart::*, drain::*, load::*, look::*, rate_limit::*, reserve::*};
+pub(crate) use self::{
+    audit::*, cart::*, drain::*, load::*, look::*, preflight::*, rate_limit::*, reserve::*,
+};
 use crate::{
     keys::SaleKeys,
     link::{CallError, Link},
@@ -24,6 +27,8 @@ use crate::{
 /// The version of the scripts and of what they keep. A sale that was loaded under another one is fenced:
 /// an old process is refused rather than corrupting what a new one wrote.
 pub(crate) const VERSION: u32 = 1;
+/// Why a process does not touch a sale that was loaded under a higher version.
+pub(crate) const NEWER: &str = "it was loaded by a newer version of this program; upgrade this process";
 
 /// The first line of a script that changes nothing.
 const READS_ONLY: &str = "#!lua flags=no-writes";
@@ -140,6 +145,21 @@ fn unexpected(value: &Value) -> CallError {
 mod tests {
     use super::*;
 
+    const ALL: [&Script; 12] = [
+        &RESERVE,
+        &BEGIN,
+        &SETTLE,
+        &LOAD,
+        &STATE,
+        &LOOK,
+        &AUDIT,
+        &PURGE,
+        &LEAVE,
+        &RATE_LIMIT,
+        &CART,
+        &PREFLIGHT,
+    ];
+
     /// The guard is the same text wherever a script changes a sale, so that none can be looser.
     #[test]
     fn every_script_guards_the_sale_alike() {
@@ -161,10 +181,24 @@ mod tests {
 
     #[test]
     fn every_script_declares_itself() {
-        for script in
-            [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT, &CART]
-        {
+        for script in ALL {
             assert!(script.text.starts_with("#!lua"), "a full Redis must refuse it whole: {}", script.text);
+        }
+    }
+
+    /// A command that is missing there would be found to be denied by the first buyer.
+    #[test]
+    fn the_preflight_asks_for_every_command_that_a_script_runs() {
+        for script in ALL {
+            for call in script.text.split("redis.call('").skip(1) {
+                let mut words = call.split('\'');
+                let name = words.next().unwrap();
+                let asked = match (name, words.nth(1)) {
+                    ("XGROUP" | "XINFO", Some(what)) => format!("{{ '{name}', '{what}'"),
+                    _ => format!("{{ '{name}'"),
+                };
+                assert!(PREFLIGHT.text.contains(&asked), "{asked}");
+            }
         }
     }
 }

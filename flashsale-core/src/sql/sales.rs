@@ -5,13 +5,25 @@ use std::{collections::HashMap, time::Duration};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-use super::{parsed, products, sale_key, unreadable};
+use super::{
+    lock::{SessionLock, try_lock},
+    parsed, products, sale_key, unreadable,
+};
 use crate::{
     error::{Error, Result},
     ids::SaleId,
     money::Currency,
     sale::{Epoch, Sale, SaleState, Seq},
 };
+
+/// The epoch under which a sale stands now; `None` for a sale that there is not.
+pub(crate) async fn epoch_of(pool: &PgPool, sale: SaleId) -> Result<Option<Epoch>> {
+    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM sales WHERE id = $1")
+        .bind(sale_key(sale))
+        .fetch_optional(pool)
+        .await?;
+    Ok(epoch.map(Epoch))
+}
 
 /// Locks the sale's row until the transaction ends and says under which epoch it stands; `None` if there is
 /// no such sale. Whatever depends on the lock must be read by later statements: this one may have waited,
@@ -38,59 +50,10 @@ pub(crate) async fn raise_recorded_seq(
     Ok(())
 }
 
-/// Keeps other processes from loading the same sale at once, until it is released or its process ends.
-#[derive(Debug)]
-pub(crate) struct LoadLock {
-    /// The lock is its session's: closing it lets go too, but only when the server gets to notice.
-    session: PgConnection,
-    limit: Duration,
-}
-
-impl LoadLock {
-    /// Keeps the lock for as long as this is polled, which a frozen process does not. Never returns: a lock
-    /// that was lost costs work and nothing else.
-    pub(crate) async fn keep(&mut self) -> std::convert::Infallible {
-        loop {
-            tokio::time::sleep(self.limit / 3).await;
-            if let Err(error) = sqlx::query("SELECT 1").execute(&mut self.session).await {
-                tracing::warn!(%error, "the lock of a load is lost; another process may begin the load anew");
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    /// Lets go at once: a load that is asked for in the next moment must not be refused for this one.
-    pub(crate) async fn release(mut self) {
-        let unlocked = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut self.session).await;
-        if let Err(error) = unlocked {
-            tracing::debug!(%error, "the lock of a load ends with its connection");
-        }
-    }
-}
-
-/// The lock of loading this sale; `None` if another process has it. It only saves work: epoch, token and
-/// chunk number are what keeps two loads from harming each other.
-///
-/// A loader that is frozen, or whose host is gone, loses it after `limit`. (Since PostgreSQL 14; an older
-/// server keeps the lock until it notices.)
-pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId, limit: Duration) -> Result<Option<LoadLock>> {
-    let mut conn = pool.acquire().await?;
-    let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('flashsale: load sale'), $1)")
-        .bind(sale_key(sale))
-        .fetch_one(&mut *conn)
-        .await?;
-    if !got {
-        return Ok(None);
-    }
-    let mut session = conn.detach();
-    let set = sqlx::query("SELECT set_config('idle_session_timeout', $1, false)")
-        .bind(limit.as_millis().to_string())
-        .execute(&mut session)
-        .await;
-    if let Err(error) = set {
-        tracing::debug!(%error, "the load's lock has no limit of its own");
-    }
-    Ok(Some(LoadLock { session, limit }))
+/// The lock of loading this sale; `None` if another process has it. Epoch, token and chunk number are what
+/// keeps two loads from harming each other.
+pub(crate) async fn lock_load(pool: &PgPool, sale: SaleId, limit: Duration) -> Result<Option<SessionLock>> {
+    try_lock(pool, "flashsale: load sale", sale_key(sale), limit).await
 }
 
 /// Begins a new epoch, above the one that Redis has: a record that was restored from a backup is behind it.

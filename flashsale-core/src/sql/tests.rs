@@ -172,7 +172,7 @@ async fn with_orders(pg: &PgPool, url: &str) -> (SaleId, Vec<Decoded>) {
     let made =
         (1..).zip(made).map(|(seq, (user, key, units))| queued(order(id, seq, user, key, &[(1, units)])));
     let made: Vec<_> = made.collect();
-    ledger.record(id, epoch, &made[..3]).await.unwrap();
+    ledger.record(id, epoch, &made[..3], None).await.unwrap();
     ledger.park(id, epoch, &made[3].entry, "why not").await.unwrap();
     (id, made)
 }

@@ -100,7 +100,7 @@ async fn i4_names_the_product_whose_units_do_not_add_up() {
 async fn i5_names_the_order_that_is_lost() {
     let sold = sold().await;
     let lost = admitted(sold.shop.buy("cat", "k1", &[(0, 1)]).await).to_string();
-    let _: i64 = sold.shop.redis(&["DEL", &sold.shop.keys().queue]).await;
+    let _: i64 = sold.shop.redis(&["XTRIM", &sold.shop.keys().queue, "MAXLEN", "0"]).await;
     // Nobody holds its units and its quota now, so these are missing too.
     let report = sold.shop.audit().await;
     assert_eq!(blamed(&report), [Invariant::I4, Invariant::I5, Invariant::I8], "{report:#?}");
@@ -118,6 +118,35 @@ async fn i5_names_the_order_that_shows_another_state_than_is_recorded() {
         let _: i64 = sold.shop.redis(&["HSET", &book, &format!("o/{shown}"), state]).await;
         sold.blames(&[Invariant::I5], &[&shown.to_string(), word]).await;
     }
+}
+
+/// Its entry was settled, so that nothing will ever show its buyer what became of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_names_the_recorded_order_that_is_shown_as_on_its_way_for_good() {
+    for state in ["Q1", "P1"] {
+        let sold = sold().await;
+        let book = sold.shop.keys().book;
+        let _: i64 = sold.shop.redis(&["HSET", &book, &format!("o/{}", sold.ann), state]).await;
+        let recorded = format!("order {} is recorded as Confirmed", sold.ann);
+        sold.blames(&[Invariant::I5], &[&recorded, &format!("shown as {state}")]).await;
+        sold.shop.engine.operator().recover(sold.shop.sale, |_| {}).await.unwrap();
+        sold.shop.assert_sound().await;
+    }
+}
+
+/// Recorded and not settled yet: the entry will show it, or the operator's word on a parked one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_lets_pass_what_is_recorded_and_still_queued() {
+    let Sold { shop, .. } = sold().await;
+    admitted(shop.buy("cat", "k1", &[(0, 1)]).await);
+    let mut drainer = shop.engine.drainer();
+    let entries = drainer.read(shop.sale).await.unwrap();
+    let mut batch = drainer.begin(shop.sale, entries).await.unwrap();
+    drainer.record(shop.sale, &mut batch).await.unwrap();
+    // I7 says that it is not drained.
+    assert_eq!(blamed(&shop.audit().await), [Invariant::I7]);
+    drainer.settle(shop.sale, batch).await.unwrap();
+    shop.assert_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

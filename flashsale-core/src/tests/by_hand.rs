@@ -62,6 +62,12 @@ impl Copy {
         Self(copy)
     }
 
+    /// All but the queue, which changes when it is read.
+    pub(super) fn hashes(mut self) -> Vec<(String, Vec<u8>)> {
+        self.0.pop();
+        self.0
+    }
+
     pub(super) async fn restore(&self, shop: &Shop) {
         for (key, bytes) in &self.0 {
             let mut command = redis::cmd("RESTORE");

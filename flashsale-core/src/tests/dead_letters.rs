@@ -1,8 +1,8 @@
 //! What cannot be decided is parked, the others go on, and an operator ends it once.
 
-use super::{by_hand::*, *};
+use super::{audit::blamed, by_hand::*, *};
 use crate::{
-    DeadLetter, Ended, FailureReason, OrderState, sale::Epoch, scripts, sql as statements,
+    DeadLetter, Ended, FailureReason, Invariant, OrderState, sale::Epoch, scripts, sql as statements,
     sql::dead_letters::Resolution,
 };
 
@@ -257,9 +257,10 @@ async fn two_operators_at_once_end_it_once() {
     }
 }
 
-/// What an order took cannot be guessed: while it cannot be read, a load does not open the sale.
+/// What an order took cannot be guessed, and one that nobody can read must not keep everybody from buying: it
+/// is parked, its buyer sees what was shown before, and a load gives its units back, for it can only fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unreadable_order_keeps_a_load_fenced_until_it_is_discarded() {
+async fn an_unreadable_order_is_parked_by_a_load_which_goes_on() {
     for parked_before in [false, true] {
         let shop = Shop::open(&[(10, 3)]).await;
         let kept = admitted(shop.buy("ann", "k", &[(0, 1)]).await);
@@ -269,25 +270,79 @@ async fn an_unreadable_order_keeps_a_load_fenced_until_it_is_discarded() {
             shop.drain().await;
             assert_eq!(state(&shop, damaged).await, OrderState::Processing);
         }
-        let refused = shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap_err().to_string();
-        assert!(refused.contains("stays fenced: 1 queue entries cannot be read"), "{refused}");
-        shop.stores().catalog.refresh().await.unwrap();
-        assert_fenced(&shop, "an unreadable order").await;
         let dry_run = shop.engine.operator().recover_dry_run(shop.sale).await.unwrap();
-        assert!(dry_run.lines.iter().any(|line| line.contains("would stay fenced")), "{dry_run:?}");
+        let says = dry_run.lines.iter().any(|line| line.contains("cannot be read (field \"lines\""));
+        assert_eq!(says, !parked_before, "{dry_run:?}");
+        for _ in 0..2 {
+            shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+            assert_eq!(only_letter(&shop).await.order, Some(damaged));
+            assert_eq!(state(&shop, damaged).await, OrderState::Processing);
+            assert_eq!(shop.left(0).await, 9);
+        }
+        assert_eq!(shop.buy("bob", "k", &[(0, 2)]).await.unwrap(), Admission::Replayed(damaged));
+        shop.drain().await;
+        assert_eq!(state(&shop, kept).await, OrderState::Confirmed);
         let letter = only_letter(&shop).await;
-        assert_eq!(letter.order, Some(damaged));
+        assert_eq!(blamed(&shop.audit().await), [Invariant::I4], "what it held is not known");
         let discarded = Ended::Failed(crate::FailureReason::Discarded);
         assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), discarded);
-        assert_fenced(&shop, "not loaded yet").await;
-        kept_open(&shop).await;
-        shop.drain().await;
+        // The order is recorded and shown as before until the recovery that was requested.
+        shop.assert_sound().await;
+        shop.keeper().keep_once().await.unwrap();
         assert_eq!(letters(&shop).await.len(), 0);
-        assert_eq!(state(&shop, kept).await, OrderState::Confirmed);
         assert_eq!(state(&shop, damaged).await, OrderState::Failed);
         assert_eq!((shop.left(0).await, recorded(&shop).await), (9, vec![1]));
         shop.assert_sound().await;
     }
+}
+
+/// The same where only the order's id can be read, and where not even that can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_goes_on_without_what_is_not_even_a_claim() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let damaged = admitted(shop.buy("bob", "k", &[(0, 2)]).await);
+    damage_field(&shop, "user", b"bob\0").await;
+    add_entry(&shop, &[(b"hello", b"world")]).await;
+    for _ in 0..2 {
+        shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
+        assert_eq!(shop.left(0).await, 10);
+        assert_eq!(state(&shop, damaged).await, OrderState::Processing);
+        assert_eq!(letters(&shop).await.len(), 2);
+        assert_eq!(shop.redis::<u64>(&["XLEN", &shop.keys().queue]).await, 0);
+    }
+    for letter in letters(&shop).await {
+        assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), Ended::Dropped);
+    }
+    shop.assert_sound().await;
+    shop.keeper().keep_once().await.unwrap();
+    assert_eq!((letters(&shop).await.len(), shop.left(0).await), (0, 10));
+    shop.assert_sound().await;
+}
+
+/// Recovered before it is parked, it would be taken for an order that Redis had admitted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_without_a_state_is_parked_before_a_recovery_is_requested() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let id = admitted(shop.buy("ann", "k", &[(0, 2)]).await);
+    let _: i64 = shop.redis(&["HDEL", &shop.keys().book, &crate::keys::book_order(id)]).await;
+    let (mut drainer, mut keeper) = (shop.engine.drainer(), shop.keeper());
+    let entries = drainer.read(shop.sale).await.unwrap();
+    let mut batch = drainer.begin(shop.sale, entries).await.unwrap();
+    keeper.keep_once().await.unwrap();
+    assert_eq!(epoch(&shop).await, Epoch(1), "nothing was requested yet");
+    drainer.record(shop.sale, &mut batch).await.unwrap();
+    assert_eq!(only_letter(&shop).await.order, Some(id));
+    // Also if the drainer dies now, or is overtaken.
+    keeper.keep_once().await.unwrap();
+    assert_eq!(epoch(&shop).await, Epoch(2));
+    assert!(drainer.settle(shop.sale, batch).await.unwrap_err().is_fenced());
+    shop.drain().await;
+    assert_eq!(shop.redis::<u64>(&["XLEN", &shop.keys().queue]).await, 0);
+    assert_eq!((state(&shop, id).await, shop.left(0).await), (OrderState::Processing, 8));
+    shop.assert_sound().await;
+    let letter = only_letter(&shop).await;
+    assert_eq!(shop.engine.operator().replay(letter.id).await.unwrap(), Ended::Confirmed);
+    shop.assert_sound().await;
 }
 
 /// While it is open, discarding it frees its units by a recovery from the record.
@@ -299,10 +354,14 @@ async fn an_unreadable_order_that_is_discarded_gives_back_by_a_recovery() {
     shop.drain().await;
     let letter = only_letter(&shop).await;
     let discarded = Ended::Failed(crate::FailureReason::Discarded);
-    assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), discarded);
+    for _ in 0..2 {
+        assert_eq!(shop.engine.operator().discard(letter.id).await.unwrap(), discarded);
+    }
+    for _ in 0..2 {
+        shop.keeper().keep_once().await.unwrap();
+        assert_eq!((epoch(&shop).await, shop.left(0).await), (Epoch(2), 10));
+    }
     assert!(shop.engine.operator().discard(letter.id).await.unwrap_err().is_not_found());
-    shop.keeper().keep_once().await.unwrap();
-    assert_eq!((epoch(&shop).await, shop.left(0).await), (Epoch(2), 10));
     let seen = scripts::look(&shop.stores().link, &shop.keys(), &["q/bob/1".to_owned()]).await.unwrap();
     assert_eq!(seen.sale.unwrap().book, [""]);
     // The client was told 202, so the order must end, not be forgotten.

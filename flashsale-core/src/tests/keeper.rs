@@ -123,17 +123,30 @@ async fn an_old_master_is_left_to_an_operator() {
 async fn a_newer_programs_sale_is_left_alone() {
     let shop = Shop::open(&[(10, 3)]).await;
     let (sale, ours) = (shop.keys().sale, scripts::VERSION.to_string());
+    let queued = admitted(shop.buy("bob", "k", &[(0, 2)]).await);
     let newer = (scripts::VERSION + 1).to_string();
     let _: i64 = shop.redis(&["HSET", &sale, "version", &newer]).await;
+    let holds = async || Copy::of(&shop).await.hashes();
+    let (before, mut drainer) = (holds().await, shop.engine.drainer());
     for _ in 0..3 {
         shop.keeper().keep_once().await.unwrap();
         assert_fenced(&shop, "a newer program's sale").await;
+        let refused = drainer.drain_once(shop.sale).await.expect_err("nothing can be recorded");
+        assert!(refused.is_fenced(), "{refused}");
     }
+    let by_hand = shop.engine.operator().recover(shop.sale, |_| {}).await.expect_err("not by hand either");
+    assert!(by_hand.to_string().contains(scripts::NEWER), "{by_hand}");
+    let ready = shop.engine.readiness().await;
+    let problem = ready.iter().find(|line| line.name == "sale test").and_then(|line| line.problem.clone());
+    assert_eq!(problem, Some(format!("fenced: {}", scripts::NEWER)));
     assert_eq!(epoch(&shop).await, Epoch(1));
-    assert_eq!(shop.redis::<String>(&["HGET", &sale, "version"]).await, newer);
+    assert_eq!(holds().await, before, "nothing was changed");
+    assert_eq!(recorded(&shop).await, [0]);
+
     let _: i64 = shop.redis(&["HSET", &sale, "version", &ours]).await;
     admitted(shop.buy("ann", "k", &[(0, 1)]).await);
-    shop.drain().await;
+    while drainer.drain_once(shop.sale).await.unwrap().read > 0 {}
+    assert_eq!(state(&shop, queued).await, OrderState::Confirmed);
     shop.assert_sound().await;
 }
 

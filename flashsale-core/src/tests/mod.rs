@@ -1,15 +1,18 @@
 //! The engine on real stores. Each test has a database and a sale of its own, and ends with the audit.
 
 mod audit;
+mod auditor;
 mod by_hand;
 mod cart;
 mod crash;
+mod damage;
 mod dead_letters;
 mod engine;
 mod guard;
 mod herd;
 mod keeper;
 mod metrics;
+mod preflight;
 mod property;
 mod proxy;
 mod rate_limit;
@@ -17,6 +20,7 @@ mod recover;
 mod scripts;
 mod status;
 mod unknown;
+mod vanished;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of Redis that can be told to misbehave.
+//! A TCP proxy in front of a store that can be told to misbehave.
 
 use std::{
     net::SocketAddr,

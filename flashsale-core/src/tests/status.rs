@@ -145,6 +145,22 @@ async fn a_redis_that_is_behind_is_not_believed() {
     shop.assert_sound().await;
 }
 
+/// What a process asks may be the old master still, before it has heard of the new one: there, an order that the
+/// new one has admitted is not known, and is not recorded yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_master_denies_nothing() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let elsewhere = OrderId::new(shop.sale);
+    // Another process begins to load the sale elsewhere. Our reading of the catalogue is older than that.
+    let load = "UPDATE sales SET epoch = epoch + 1 WHERE id = $1";
+    let sale = i64::from(shop.sale.get());
+    sqlx::query(load).bind(sale).execute(&shop.engine.stores().pg).await.unwrap();
+    cannot_tell(&shop, elsewhere).await;
+    kept_open(&shop).await;
+    assert_eq!(shop.engine.order_status(elsewhere).await.unwrap(), None);
+    shop.assert_sound().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_empty_redis_the_record_answers_what_it_knows() {
     let shop = Shop::open(&[(10, 3)]).await;

@@ -1,9 +1,12 @@
 //! Watched orders: each change once and in order, through every outage, and nothing left behind.
 
 use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{by_hand::*, *};
-use crate::{Drainer, Error, FailureReason, OrderState, OrderWatch, drainer::Batch, keys::book_order};
+use crate::{
+    Drainer, Error, FailureReason, OrderState, OrderWatch, drainer::Batch, keys::book_order, watch::Watches,
+};
 
 async fn watch(shop: &Shop, id: OrderId) -> OrderWatch {
     shop.engine.watch_order(id).await.unwrap().expect("a known order")
@@ -217,6 +220,22 @@ async fn closing_the_engine_ends_its_watches() {
     drop(engine);
     told(&mut watching, OrderState::Queued).await;
     assert!(next(&mut watching).await.unwrap_err().is_transient());
+    shop.drain().await;
+    shop.assert_sound().await;
+}
+
+/// As a reading that panics would: nobody may be left waiting for the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_end_with_the_task_that_reads_them() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let id = admitted(shop.buy("ann", "k", &[(0, 1)]).await);
+    let watches = Arc::new(Watches::new(Arc::clone(shop.stores())));
+    let reading = tokio::spawn(Arc::clone(&watches).run(CancellationToken::new()));
+    let mut watching = watches.watch(id).await.unwrap().unwrap();
+    told(&mut watching, OrderState::Queued).await;
+    reading.abort();
+    assert!(next(&mut watching).await.unwrap_err().is_transient());
+    assert!(watches.watch(id).await.unwrap_err().is_transient());
     shop.drain().await;
     shop.assert_sound().await;
 }

@@ -65,6 +65,7 @@ async fn start_takes_the_sale_under_a_higher_epoch() {
     ];
     let rows = [
         Row("another server than was looked at", &[], "8 t start 0123abc", "fenced run_id", UNCHANGED),
+        Row("of a newer version", &["HSET sale version 2"], "8 t start", "fenced version", UNCHANGED),
         Row("a Redis that knows nothing", &["DEL sale stock product book queue"], "1 t start", "ok 0", NEW),
         Row(
             "a sale key of another type",
