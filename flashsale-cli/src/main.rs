@@ -8,6 +8,7 @@ mod catalogue;
 mod completions;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod failure;
 mod migrate;
 mod orders;
@@ -28,7 +29,7 @@ use clap::{
     ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource,
 };
 
-use flashsale_server::StoreArgs;
+use flashsale_server::{StoreArgs, without_empty_variables};
 
 use crate::output::Output;
 
@@ -59,6 +60,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Logs go to stderr (RUST_LOG sets ho
 enum Command {
     Up(up::Args),
     Migrate(migrate::Args),
+    Doctor(doctor::Args),
     Seed(seed::Args),
     #[command(subcommand)]
     Sales(sales::Command),
@@ -93,6 +95,7 @@ impl Command {
     async fn run(self, stores: &StoreArgs, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Audit(args) => return audit::run(&args, stores, output).await,
+            Self::Doctor(args) => return doctor::run(args, stores, output).await,
             Self::Demo(args) => return demo::run(&args).await,
             Self::Up(args) => up::run(args).await?,
             Self::Migrate(args) => migrate::run(args, stores, output).await?,
@@ -111,7 +114,7 @@ impl Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     refuse_meaningless(&cli.command, &matches);
     match &cli.command {

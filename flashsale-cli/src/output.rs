@@ -108,7 +108,9 @@ pub(crate) fn progress(steps: usize) -> ProgressBar {
 pub(crate) fn init_logs(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let ansi = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    // A line that cannot be written is lost, and stops nobody.
+    let lines = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
+    lines.with_writer(io::stderr).with_ansi(ansi).init();
 }
 
 #[cfg(test)]

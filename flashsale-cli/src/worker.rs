@@ -5,7 +5,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 use anyhow::{Context, bail};
 use clap::value_parser;
 use flashsale_core::Engine;
-use flashsale_server::{App, LogArgs, Patience, Policy, StoreArgs, listen, operations_router, serve};
+use flashsale_server::{LogArgs, Patience, PreflightArgs, StoreArgs, listen, operations_router, serve};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +22,13 @@ const STORES_WITHIN: Duration = Duration::from_secs(30);
 #[command(after_help = "Example:\n  flashsale worker --drainers 2")]
 pub(crate) struct Args {
     /// How many drain side by side; one sale is drained by one of them at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=64))]
+    #[arg(long, env = "FLASHSALE_DRAINERS", value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=64))]
     drainers: u8,
     /// Address for /metrics, /healthz and /readyz; without it nobody learns what this worker measures
     #[arg(long, env = "FLASHSALE_METRICS_LISTEN", value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    preflight: PreflightArgs,
     #[command(flatten, next_help_heading = "Logs")]
     pub(crate) logs: LogArgs,
 }
@@ -35,7 +37,7 @@ pub(crate) async fn run(args: &Args, stores: &StoreArgs) -> anyhow::Result<()> {
     let stores = resolve(stores)?;
     let mut signals = Signals::install()?;
     let engine = tokio::select! {
-        engine = flashsale_server::connect(&stores, STORES_WITHIN) => engine?,
+        engine = flashsale_server::connect(&stores, STORES_WITHIN, args.preflight) => engine?,
         _ = signals.next() => return Ok(()),
     };
     let shutdown = CancellationToken::new();
@@ -92,7 +94,7 @@ fn serve_operations(
             shutdown.cancelled().await;
             return Ok(());
         };
-        let app = operations_router(App::new(engine.clone(), Policy::default(), shutdown.clone()));
+        let app = operations_router(engine.clone(), shutdown.clone());
         let monitoring = engine.monitor().run(shutdown.clone());
         let serving = serve(vec![listener], app, Patience::default(), shutdown);
         let (served, ()) = tokio::join!(serving, monitoring);

@@ -1,6 +1,6 @@
 //! The routes, and what every request passes through.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,6 +23,7 @@ use crate::{
     problem::{self, Code, Problem},
     request_id, sales, status,
     streams::Streams,
+    unread,
 };
 
 /// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
@@ -40,6 +41,8 @@ pub struct Policy {
     pub limits: LimitArgs,
     /// Whose pages may use the API.
     pub cors_origins: CorsOrigins,
+    /// Whether `/metrics` has an address of its own, so that the API does not show it.
+    pub metrics_apart: bool,
 }
 
 impl Default for Policy {
@@ -50,46 +53,73 @@ impl Default for Policy {
             trusted_proxies: TrustedProxies::default(),
             limits: LimitArgs::default(),
             cors_origins: CorsOrigins::default(),
+            metrics_apart: false,
         }
     }
 }
 
-/// What every handler can use.
+/// What every handler can use. Each request is given several clones of it, so that all is behind one count.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
     pub(crate) engine: Engine,
     pub(crate) policy: Arc<Policy>,
     pub(crate) draining: CancellationToken,
-    pub(crate) turns: Turns,
+    pub(crate) order_turns: Turns,
+    pub(crate) other_turns: Turns,
     pub(crate) streams: Streams,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl App {
     /// An application on this engine. Cancelling `draining` tells load balancers, by way of `/readyz`, to send
-    /// no more.
+    /// no more, and ends the streams.
     pub fn new(engine: Engine, policy: Policy, draining: CancellationToken) -> Self {
-        let turns = Turns::new(policy.limits.orders_at_once);
-        let streams = Streams::new(policy.limits.streams_per_client, policy.limits.streams_at_once);
-        Self { engine, policy: Arc::new(policy), draining, turns, streams }
+        let limits = &policy.limits;
+        let order_turns = Turns::new(limits.orders_at_once);
+        let other_turns = Turns::new(limits.requests_at_once);
+        let streams = Streams::new(limits.streams_per_client, limits.streams_at_once);
+        Self(Arc::new(Parts {
+            engine,
+            policy: Arc::new(policy),
+            draining,
+            order_turns,
+            other_turns,
+            streams,
+        }))
     }
 }
 
 /// All routes. Serve it with connection info (a [`SocketAddr`](std::net::SocketAddr)): who is asking depends on
 /// the other end of the socket.
 pub fn router(app: App) -> Router {
-    let cors_origins = app.policy.cors_origins.clone();
     let policy = Arc::clone(&app.policy);
-    observed(browser::tell(with_manners(routes().into()).with_state(app), &cors_origins), policy)
+    whole(Router::from(routes()).with_state(app), policy)
 }
 
-/// The routes for those who run a process that serves nobody else: health and metrics.
-pub fn operations_router(app: App) -> Router {
+/// The routes for those who run the process, and for nobody else: health in detail, and metrics.
+pub fn operations_router(engine: Engine, draining: CancellationToken) -> Router {
+    let app = App::new(engine, Policy::default(), draining);
     let routes = OpenApiRouter::new()
         .routes(routes!(health::alive))
-        .routes(routes!(health::ready))
+        .routes(routes!(health::ready_in_detail))
         .routes(routes!(metrics::scrape));
     let policy = Arc::clone(&app.policy);
-    observed(browser::tell(with_manners(routes.into()).with_state(app), &CorsOrigins::default()), policy)
+    whole(Router::from(routes).with_state(app), policy)
+}
+
+/// What every answer passes through.
+fn whole(routes: Router, policy: Arc<Policy>) -> Router {
+    observed(browser::tell(with_manners(routes), &policy.cors_origins), policy)
 }
 
 /// The outermost layers: whatever a request is answered with, it has a name and is counted.
@@ -122,9 +152,9 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 
 /// Every answer comes in time and, if it is a refusal, as a problem document: unknown paths, unknown methods
 /// and panics too.
-fn with_manners<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+fn with_manners(routes: Router) -> Router {
     routes
-        .fallback(async || Problem::new(Code::NotFound, "There is nothing at this path."))
+        .fallback(async || Problem::nothing_here())
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "This path does not know this method.")
         })
@@ -132,6 +162,7 @@ fn with_manners<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S
         .layer(middleware::from_fn(answer_in_time))
         .layer(CatchPanicLayer::custom(problem::from_panic))
         .layer(middleware::from_fn(problem::render))
+        .layer(middleware::from_fn(unread::announce))
 }
 
 async fn answer_in_time(request: Request, next: Next) -> Response {
@@ -156,8 +187,10 @@ mod tests {
         async fn panics() -> &'static str {
             panic!("secret: the inside")
         }
-        let app = with_manners(Router::new().route("/panics", get(panics)));
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let policy = Policy { cors_origins: "https://shop.example".parse().unwrap(), ..Policy::default() };
+        let app = whole(Router::new().route("/panics", get(panics)), Arc::new(policy));
+        let request = Request::builder().method(method).uri(path).header("origin", "https://shop.example");
+        let request = request.body(Body::empty()).unwrap();
         let mut response = app.oneshot(request).await.unwrap();
         let body = to_bytes(std::mem::take(response.body_mut()), usize::MAX).await.unwrap();
         (response.status().as_u16(), serde_json::from_slice(&body).unwrap(), response)
@@ -178,8 +211,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_says_nothing_of_the_inside() {
-        let (status, problem, _) = ask(Method::GET, "/panics").await;
+        let (status, problem, response) = ask(Method::GET, "/panics").await;
         assert_eq!((status, &problem["code"]), (500, &"internal".into()));
         assert!(!problem.to_string().contains("secret"), "{problem}");
+        for (name, value) in [
+            ("content-type", "application/problem+json"),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("access-control-allow-origin", "https://shop.example"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{name}");
+        }
+        assert_eq!(response.headers()["x-request-id"].len(), 16);
     }
 }

@@ -128,9 +128,11 @@ pub(crate) async fn set(
     let body = body::json_object(&parts.headers, body).await?;
     let product = number(&body, "productId", "productId")?;
     let quantity = number(&body, "quantity", "quantity")?;
+    let _turn = app.other_turns.next().await?;
     match app.engine.set_in_cart(&user, product, quantity).await.map_err(failed)? {
         CartChange::Updated(cart) => Ok(Json(cart.into())),
         CartChange::Refused(refusal) => Err(refused(refusal)),
+        CartChange::Full => Err(Problem::cart_full()),
         other => {
             tracing::error!(?other, "a change of a cart that this server does not know");
             Err(Problem::internal())
@@ -167,6 +169,7 @@ pub(crate) async fn show(
 ) -> Result<Json<CartBody>, Problem> {
     let user: UserId = segment(path, "userId")?;
     caller.must_be(&user)?;
+    let _turn = app.other_turns.next().await?;
     Ok(Json(app.engine.cart(&user).await.map_err(failed)?.into()))
 }
 
@@ -191,6 +194,7 @@ pub(crate) async fn remove(
     let Path((user, product)) = path.map_err(|rejection| not_text(&rejection))?;
     caller.must_be(&user.parse::<UserId>()?)?;
     let product = product.parse().map_err(|invalid: Invalid| invalid.in_field("productId"))?;
+    let _turn = app.other_turns.next().await?;
     app.engine.remove_from_cart(&caller.0, product).await.map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -212,6 +216,7 @@ pub(crate) async fn clear(
 ) -> Result<StatusCode, Problem> {
     let user: UserId = segment(path, "userId")?;
     caller.must_be(&user)?;
+    let _turn = app.other_turns.next().await?;
     app.engine.clear_cart(&user).await.map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, builder::Resettable};
 use url::Url;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     health_check::{self, health_url},
     identity::AccessArgs,
     limits::LimitArgs,
+    preflight::PreflightArgs,
     stores::StoreArgs,
     telemetry::LogArgs,
 };
@@ -39,12 +40,17 @@ pub struct Config {
     #[command(flatten, next_help_heading = "Stores")]
     pub stores: StoreArgs,
 
+    /// What of the stores may be overlooked.
+    #[command(flatten, next_help_heading = "Stores")]
+    pub preflight: PreflightArgs,
+
     /// How long to wait for the stores at the start
     #[arg(
         long,
         env = "FLASHSALE_STORE_WAIT_SECONDS",
         value_name = "SECONDS",
         default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(..=86_400),
         help_heading = "Stores"
     )]
     pub store_wait_seconds: u64,
@@ -60,9 +66,23 @@ pub struct Config {
     )]
     pub listen: Vec<SocketAddr>,
 
+    /// Address of its own for /metrics and a /readyz that says why; the API's address then has no /metrics
+    #[arg(long, env = "FLASHSALE_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Serving")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// How long, when told to end, connections are still accepted while /readyz says `draining`
+    ///
+    /// For load balancers, which learn from /readyz that this server is going. A second signal ends the waiting.
+    #[arg(long, env = "FLASHSALE_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=600), help_heading = "Serving")]
+    pub drain_seconds: u32,
+
     /// Drainers to run in this process; with 0, run `flashsale worker` beside it
     #[arg(long, env = "FLASHSALE_DRAINERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=64), help_heading = "Serving")]
     pub drainers: u8,
+
+    /// How often the invariants of live sales are checked, at most; 0: never. One process at a time does it
+    #[arg(long, env = "FLASHSALE_CHECK_EVERY_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600), help_heading = "Serving")]
+    pub check_every_seconds: u64,
 
     /// Who is asking.
     #[command(flatten, next_help_heading = "Who is asking")]
@@ -101,7 +121,7 @@ impl Config {
     /// Reads the command line and the environment, and what was said where. Help and wrong usage end the
     /// process, the latter with 2.
     pub fn read() -> (Self, ArgMatches) {
-        let matches = Self::command().get_matches();
+        let matches = without_empty_variables(Self::command()).get_matches();
         let config = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         (config, matches)
     }
@@ -118,13 +138,35 @@ impl Config {
         let auth = self.access.auth()?;
         let trusted_proxies = self.access.trusted_proxies.clone();
         let cors_origins = self.browsers.cors_origins.clone();
-        Ok(Policy { auth, trusted_proxies, limits: self.limits.clone(), cors_origins })
+        let metrics_apart = self.metrics_listen.is_some();
+        Ok(Policy { auth, trusted_proxies, limits: self.limits.clone(), cors_origins, metrics_apart })
+    }
+
+    /// How often to check the invariants, if at all.
+    pub fn check_every(&self) -> Option<Duration> {
+        (self.check_every_seconds > 0).then(|| Duration::from_secs(self.check_every_seconds))
     }
 
     /// How long to wait for the stores at the start.
     pub fn store_wait(&self) -> Duration {
         Duration::from_secs(self.store_wait_seconds)
     }
+
+    /// How long connections are still accepted after the signal to end.
+    pub fn drain_for(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds.into())
+    }
+}
+
+/// A command that takes an empty variable for one that is not set, which is how a compose file says that there is
+/// none. Flags with a default keep theirs: an empty list of proxies, for one, is something else than the default.
+pub fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let forget = |arg: Arg| {
+        let unset = is_empty(&arg) && arg.get_default_values().is_empty();
+        if unset { arg.env(Resettable::Reset) } else { arg }
+    };
+    command.mut_args(forget).mut_subcommands(without_empty_variables)
 }
 
 #[cfg(test)]

@@ -13,13 +13,14 @@ use axum::{
 use flashsale_core::{OrderId, OrderState, OrderStatus, OrderWatch};
 use futures::{Stream, StreamExt, stream};
 use serde_json::json;
+use tracing::Span;
 
 use crate::{
     app::App,
     identity::ClientAddress,
     openapi::schemas,
     path::segment,
-    problem::Problem,
+    problem::{Code, Problem},
     status::{StatusBody, unknown},
     streams::Place,
 };
@@ -76,17 +77,29 @@ pub(crate) async fn events(
     if was_told_the_end(&headers) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    // It would be ended at once, and an `EventSource` would come back every second until the server is gone.
+    if app.draining.is_cancelled() {
+        let detail = "This server is about to end. Open the stream again: another one takes it.";
+        return Err(Problem::new(Code::Unavailable, detail).retry_after(COME_BACK_AFTER));
+    }
     let place = app.streams.place(client)?;
     let watch = app.engine.watch_order(id).await?.ok_or_else(|| unknown(id))?;
     let hint = Event::default().retry(COME_BACK_AFTER);
     let events = stream::iter([hint]).chain(told(id, watch, place)).map(Ok::<_, Infallible>);
     // Whoever is told to end waits for the streams that are open.
-    let events = events.take_until(app.draining.cancelled_owned());
+    let events = events.take_until(app.draining.clone().cancelled_owned());
+    let events = within(Span::current(), events);
     let keep_alive = Duration::from_secs(app.policy.limits.stream_keep_alive_seconds.into());
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(keep_alive)).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.headers_mut().insert(BUFFERING, HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Polls a stream in the span of its request, which is over for everything else by then.
+fn within<S: Stream>(span: Span, stream: S) -> impl Stream<Item = S::Item> {
+    let mut stream = Box::pin(stream);
+    stream::poll_fn(move |context| span.in_scope(|| stream.poll_next_unpin(context)))
 }
 
 fn was_told_the_end(headers: &HeaderMap) -> bool {
@@ -116,4 +129,19 @@ fn changed(status: OrderStatus) -> Event {
 /// Whoever comes back after it is told that there is no such order.
 fn gone(id: OrderId) -> Event {
     Event::default().event("gone").data(json!({ "orderId": id }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_stream_logs_is_its_requests() {
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let span = tracing::error_span!("request");
+        let polled_in = stream::poll_fn(|_| std::task::Poll::Ready(Some(Span::current().id())));
+        let mut events = within(span.clone(), polled_in);
+        assert!(span.id().is_some());
+        assert_eq!(events.next().await, Some(span.id()));
+    }
 }

@@ -25,9 +25,9 @@ pub(crate) async fn alive() -> &'static str {
 
 /// May it be sent requests?
 ///
-/// One line for each store and each open sale, and last one for this server: `ok`; `degraded`, when orders are
-/// taken although something is wrong; or, with 503, `unavailable` without Redis and `draining` when it is about
-/// to end.
+/// One line for each store and each sale that has begun, and last one for this server: `ok`; `degraded`, when
+/// orders are taken although something is wrong; or, with 503, `unavailable` without Redis and `draining` when it
+/// is about to end.
 #[utoipa::path(get, path = "/readyz", operation_id = "checkReadiness", tag = "operations", responses(
     (
         status = 200,
@@ -45,10 +45,30 @@ pub(crate) async fn alive() -> &'static str {
     ),
 ))]
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    let dependencies = app.engine.readiness().await;
-    let (status, word) = judge(&dependencies, app.draining.is_cancelled());
+    let mut dependencies = app.engine.readiness().await;
+    // Buyers can ask here too. What a store says may name hosts and users, and a sale may be a secret yet.
+    dependencies.retain(|dependency| dependency.announced);
+    for Dependency { name, problem, .. } in &mut dependencies {
+        if let Some(problem) = problem {
+            tracing::debug!(%name, %problem, "cannot be used");
+            "cannot be used now".clone_into(problem);
+        }
+    }
+    told(&dependencies, app.draining.is_cancelled())
+}
+
+/// May it be sent requests, and if not, why?
+///
+/// For operators: every open sale, and what is wrong with each store.
+#[utoipa::path(get, path = "/readyz", responses((status = 200), (status = 503)))]
+pub(crate) async fn ready_in_detail(State(app): State<App>) -> Response {
+    told(&app.engine.readiness().await, app.draining.is_cancelled())
+}
+
+fn told(dependencies: &[Dependency], draining: bool) -> Response {
+    let (status, word) = judge(dependencies, draining);
     let mut lines = String::new();
-    for Dependency { name, problem, .. } in &dependencies {
+    for Dependency { name, problem, .. } in dependencies {
         // One line each, whatever the store said.
         let state = problem.as_deref().unwrap_or("ok").replace('\n', " ");
         lines.extend([name, ": ", &state, "\n"]);

@@ -35,7 +35,8 @@ pub(crate) fn health_url(listen: SocketAddr) -> Result<Url, String> {
 /// The URL of a flag: without a path, that of readiness.
 pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
-    if url.scheme() != "http" || !url.has_host() {
+    // With a password it would be repeated in what this program says.
+    if url.scheme() != "http" || !url.has_host() || url.authority().contains('@') {
         return Err("is not a URL such as http://127.0.0.1:5000".to_owned());
     }
     if url.path() == "/" {
@@ -91,7 +92,7 @@ mod tests {
         let read = |text: &str| parse_url(text).map(String::from);
         assert_eq!(read("http://h:1").unwrap(), "http://h:1/readyz");
         assert_eq!(read("http://h:1/healthz").unwrap(), "http://h:1/healthz");
-        for bad in ["h:1", "https://h", "/readyz", ""] {
+        for bad in ["h:1", "https://h", "/readyz", "", "http://user:secret@h:1"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -96,6 +96,7 @@ pub(crate) async fn history(
     let user: UserId = segment(path, "userId")?;
     caller.must_be(&user)?;
     let Page { limit, before } = Page::read(&query.unwrap_or_default())?;
+    let _turn = app.other_turns.next().await?;
     // One more than the page holds: it tells whether there is another page.
     let mut orders = app.engine.orders_of(&user, limit + 1, before).await?;
     let more = orders.len() > limit as usize;

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 use flashsale_core::UserId;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     app::App,
@@ -103,12 +103,28 @@ impl FromStr for TrustedProxies {
         let network = |part: &str| {
             let part = part.trim();
             let address = || part.parse::<IpAddr>().map(IpNet::from);
-            part.parse::<IpNet>()
+            let network = part
+                .parse::<IpNet>()
                 .or_else(|_| address())
-                .map_err(|_| format!("{part:?} is neither an address nor a network such as 10.0.0.0/8"))
+                .map_err(|_| format!("{part:?} is neither an address nor a network such as 10.0.0.0/8"))?;
+            canonical(network).ok_or_else(|| {
+                format!("{part:?} names an IPv4 address, and a network that is larger than IPv4")
+            })
         };
         let parts = text.split(',').filter(|part| !part.trim().is_empty());
         parts.map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A network of IPv4 addresses that is written as one of IPv6 (`::ffff:10.0.0.0/104`), as what it is: peers are
+/// compared by their IPv4 addresses. `None` for one that reaches beyond those, which would match none of them.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    match network {
+        IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len().checked_sub(96)?).ok().map(IpNet::V4),
+            None => Some(network),
+        },
+        IpNet::V4(_) => Some(network),
     }
 }
 
@@ -223,7 +239,10 @@ mod tests {
     fn proxies_are_networks_or_addresses() {
         assert!("".parse::<TrustedProxies>().unwrap().0.is_empty());
         assert_eq!(trusted().0.len(), 3);
-        for bad in ["x", "10.0.0.0/33", "localhost"] {
+        let mapped: TrustedProxies = "::ffff:10.0.0.0/104, ::ffff:1.2.3.4, ::/0".parse().unwrap();
+        assert_eq!(mapped, "10.0.0.0/8,1.2.3.4,::/0".parse().unwrap());
+        assert!(mapped.trust("10.9.9.9".parse().unwrap()) && !mapped.trust("11.0.0.1".parse().unwrap()));
+        for bad in ["x", "10.0.0.0/33", "localhost", "::ffff:10.0.0.0/95", "::ffff:0:0/0"] {
             assert!(bad.parse::<TrustedProxies>().is_err(), "{bad}");
         }
     }

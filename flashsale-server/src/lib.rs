@@ -3,17 +3,19 @@
 //! | module | |
 //! |---|---|
 //! | `app` | the routes and what every request passes through |
-//! | `cart`, `orders`, `sales`, `health` | one file per resource |
+//! | `cart`, `orders`, `history`, `sales`, `health` | one file per resource |
 //! | `status`, `events`, `streams` | what became of an order: asked once, told as it happens; how many may listen |
-//! | `order_request`, `body` | from bytes to an order that can be placed |
+//! | `order_request`, `body`, `repeated`, `path` | from bytes to an order that can be placed; values of a path |
+//! | `unread` | bodies that nobody read |
 //! | `identity`, `jwt`, `rate_limit` | who is asking, from where, and how often |
 //! | `problem` | every refusal and error as `application/problem+json` |
 //! | `openapi`, `docs` | the document that describes the routes, and the pages that show it |
 //! | `limits` | how much all clients together may ask for |
 //! | `browser` | whose pages may use the API, and what caches may keep |
-//! | `config`, `settings` | flags and environment variables; printing them |
+//! | `config`, `stores`, `settings` | flags and environment variables; which stores they name; printing them |
 //! | `telemetry`, `metrics`, `request_id` | logs; what is measured; what requests are called in both |
 //! | `health_check` | asking another process whether it is ready |
+//! | `preflight` | whether the stores are such that they can be used |
 //! | `serve`, `door`, `run` | listening and serving; connections at once; the life of the process |
 //!
 //! Everything takes what it needs as arguments, so that a test can run several servers in one process.
@@ -37,6 +39,7 @@ mod openapi;
 mod order_request;
 mod orders;
 mod path;
+mod preflight;
 mod problem;
 mod rate_limit;
 mod repeated;
@@ -49,16 +52,18 @@ mod status;
 mod stores;
 mod streams;
 mod telemetry;
+mod unread;
 
 pub use app::{App, Policy, operations_router, router};
 pub use browser::{BrowserArgs, CorsOrigins};
-pub use config::{Config, InsteadArgs};
+pub use config::{Config, InsteadArgs, without_empty_variables};
 pub use health_check::check_health;
 pub use identity::{AccessArgs, Auth, AuthMode, TrustedProxies};
 pub use jwt::{JwtAlgorithm, JwtArgs, Tokens};
 pub use limits::LimitArgs;
+pub use preflight::PreflightArgs;
 pub use rate_limit::RateLimitSetting;
-pub use run::{RunError, connect, run, shutdown_on_signal};
+pub use run::{Ending, RunError, connect, end_on_signal, run};
 pub use serve::{Patience, listen, serve};
 pub use settings::settings;
 pub use stores::{NoStores, StoreArgs, Stores};

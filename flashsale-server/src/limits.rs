@@ -1,6 +1,6 @@
 //! How much clients may ask for.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -9,7 +9,8 @@ use crate::{
     rate_limit::RateLimitSetting,
 };
 
-/// How long an order waits for its turn. Nothing of it was sent until then, so that this is no unknown outcome.
+/// How long a request waits for its turn. Nothing of it was sent to a store until then, so that this is no unknown
+/// outcome.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Who waited that long in vain should not come back at once.
@@ -28,6 +29,12 @@ pub struct LimitArgs {
     /// Redis had answered long ago.
     #[arg(long, env = "FLASHSALE_ORDERS_AT_ONCE", value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub orders_at_once: u32,
+
+    /// Other requests to the API that are worked on at once; further ones wait their turn, for 10 s at most
+    ///
+    /// Carts, statuses, histories and what is on sale; streams are counted by themselves.
+    #[arg(long, env = "FLASHSALE_REQUESTS_AT_ONCE", value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub requests_at_once: u32,
 
     /// Status streams that one client address may hold open at each server
     #[arg(long, env = "FLASHSALE_STREAMS_PER_CLIENT", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -48,6 +55,7 @@ impl Default for LimitArgs {
         Self {
             rate_limit: "10/10s".parse().expect("a limit"),
             orders_at_once: 1_024,
+            requests_at_once: 1_024,
             streams_per_client: 20,
             streams_at_once: 10_000,
             stream_keep_alive_seconds: 15,
@@ -55,26 +63,26 @@ impl Default for LimitArgs {
     }
 }
 
-/// A turn for each order that is worked on.
+/// A turn for each request that is worked on. It is taken once all is read and judged that can be without a
+/// store: a client that sends slowly holds none.
 ///
 /// How many wait is bounded too, by the connections that there may be: each has one request under way. Who
 /// hangs up leaves the queue.
-#[derive(Clone)]
 pub(crate) struct Turns {
-    free: Arc<Semaphore>,
+    free: Semaphore,
     within: Duration,
 }
 
 impl Turns {
     pub(crate) fn new(at_once: u32) -> Self {
-        Self { free: Arc::new(Semaphore::new(at_once as usize)), within: TURN_WITHIN }
+        Self { free: Semaphore::new(at_once as usize), within: TURN_WITHIN }
     }
 
-    /// Waits until an order may be worked on; it has the turn until it drops it.
+    /// Waits until a request may be worked on; it has the turn until it drops it.
     pub(crate) async fn next(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let turn = tokio::time::timeout(self.within, self.free.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {
-            let detail = "Too many orders come at once. This one was not looked at; try again.";
+            let detail = "Too many requests come at once. This one was not looked at; try again.";
             Problem::new(Code::Unavailable, detail).retry_after(RETRY_AFTER)
         })
     }

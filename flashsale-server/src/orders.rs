@@ -120,8 +120,11 @@ pub(crate) async fn place(
     let mut order =
         order_request::parse(user, &parts.headers, &body::json_object(&parts.headers, body).await?)?;
     order.request_id = parts.extensions.get().cloned();
-    let _turn = app.turns.next().await?;
-    app.policy.limits.rate_limit.check(&app.engine, client).await?;
+    let rate_limit = app.policy.limits.rate_limit;
+    // A flood of what will be refused anyway is not to keep others waiting, nor to wait.
+    rate_limit.check_known(&app.engine, client)?;
+    let _turn = app.order_turns.next().await?;
+    rate_limit.check(&app.engine, client).await?;
     let key = order.key.clone();
     match app.engine.reserve(order).await? {
         Admission::Admitted(id) => Ok(accepted(id, key)),

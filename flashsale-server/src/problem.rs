@@ -45,6 +45,11 @@ impl Problem {
         Self { challenge: Some(challenge), ..Self::new(Code::Unauthorized, detail) }
     }
 
+    /// A 404 for a path that is not there.
+    pub(crate) fn nothing_here() -> Self {
+        Self::new(Code::NotFound, "There is nothing at this path.")
+    }
+
     /// A 503: nothing was changed.
     pub(crate) fn unavailable() -> Self {
         Self::new(Code::Unavailable, "A store cannot be asked right now. Nothing was changed; try again.")
@@ -55,6 +60,12 @@ impl Problem {
     pub(crate) fn outcome_unknown() -> Self {
         let detail = "The request may or may not have taken effect. Repeat it: an order with the same idempotency key.";
         Self::new(Code::OutcomeUnknown, detail).retry_after(Duration::from_secs(1))
+    }
+
+    /// A 409: something has to leave the cart first.
+    pub(crate) fn cart_full() -> Self {
+        let most = flashsale_core::Items::MAX_LINES;
+        Self::new(Code::CartFull, format!("The cart holds {most} products, the most that an order can have."))
     }
 
     /// A 503: the sale is not to be touched now.
@@ -129,12 +140,8 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     response
 }
 
-/// A handler that panicked answers 500 and says nothing of the inside.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that tower-http asks for")]
-pub(crate) fn from_panic(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    tracing::error!(panic = text, "a handler panicked");
+/// A handler that panicked answers 500 and says nothing of the inside. The panic itself is in the log.
+pub(crate) fn from_panic(_panic: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 

@@ -23,18 +23,22 @@ pub enum RateLimitSetting {
 }
 
 impl RateLimitSetting {
+    /// Turns away whom this process knows to be over the limit, without asking Redis and without counting.
+    pub(crate) fn check_known(self, engine: &Engine, client: IpAddr) -> Result<(), Problem> {
+        let Self::PerAddress(limit) = self else { return Ok(()) };
+        match engine.known_to_be_limited(subject(client), limit) {
+            Some(retry_after) => Err(limited(limit, retry_after)),
+            None => Ok(()),
+        }
+    }
+
     /// Counts one request. Without Redis nothing can be counted, and it is turned away: the order would fail
     /// there anyway, and a limit that opens in an outage is open when it is needed most.
     pub(crate) async fn check(self, engine: &Engine, client: IpAddr) -> Result<(), Problem> {
         let Self::PerAddress(limit) = self else { return Ok(()) };
         match engine.rate_limit(subject(client), limit).await {
             Ok(RateDecision::Allowed) => Ok(()),
-            Ok(RateDecision::Limited { retry_after }) => {
-                metrics::rate_limited();
-                let seconds = limit.window.as_secs();
-                let detail = format!("One address may send {} orders in {seconds} s.", limit.requests);
-                Err(Problem::new(Code::RateLimited, detail).retry_after(retry_after))
-            }
+            Ok(RateDecision::Limited { retry_after }) => Err(limited(limit, retry_after)),
             // Whether this request was counted may be unknown; that nothing was ordered is certain.
             Err(error) => {
                 tracing::debug!(%error, "cannot count requests");
@@ -42,6 +46,12 @@ impl RateLimitSetting {
             }
         }
     }
+}
+
+fn limited(limit: RateLimit, retry_after: Duration) -> Problem {
+    metrics::rate_limited();
+    let detail = format!("One address may send {} orders in {} s.", limit.requests, limit.window.as_secs());
+    Problem::new(Code::RateLimited, detail).retry_after(retry_after)
 }
 
 /// Whom to count for. A home or a phone has a whole IPv6 /64 and could take another address per request.

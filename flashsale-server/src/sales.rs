@@ -83,6 +83,7 @@ pub(crate) struct ActiveItem {
     ))
 )]
 pub(crate) async fn active(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    let _turn = app.other_turns.next().await?;
     let products = app.engine.active_products().await?;
     let items: Vec<_> = products.into_iter().map(ActiveItem::from).collect();
     Ok(([(CACHE_CONTROL, KEPT_FOR)], Json(items)))

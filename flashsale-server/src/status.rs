@@ -72,6 +72,7 @@ pub(crate) async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id: OrderId = segment(path, "orderId")?;
+    let _turn = app.other_turns.next().await?;
     let status = app.engine.order_status(id).await?.ok_or_else(|| unknown(id))?;
     let on_its_way = !status.state.is_final();
     let mut response = Json(StatusBody::from(status)).into_response();

@@ -81,10 +81,14 @@ impl std::fmt::Debug for Stores {
     }
 }
 
-/// A URL fit for a log. Its query goes too: PostgreSQL takes a password there.
+/// A URL fit for a log. Its query goes too: PostgreSQL takes a password there. What has no host is none: in
+/// `user:password@host`, where the scheme was forgotten, all behind the colon would pass for a path.
 pub(crate) fn without_password(url: &str) -> String {
-    let Ok(mut url) = Url::parse(url) else { return "(a URL that cannot be read)".to_owned() };
+    let Some(mut url) = Url::parse(url).ok().filter(Url::has_host) else {
+        return "(a URL that cannot be read)".to_owned();
+    };
     url.set_query(None);
+    url.set_fragment(None);
     if url.password().is_some() && url.set_password(None).is_err() {
         return format!("{}://…", url.scheme());
     }
@@ -114,7 +118,10 @@ mod tests {
         let table = [
             ("redis://:secret@h:1/0", "redis://h:1/0"),
             ("postgres://u:secret@h/db?sslmode=require&password=secret", "postgres://u@h/db"),
+            ("postgres://h/d?x#password=secret", "postgres://h/d"),
             ("secret", "(a URL that cannot be read)"),
+            ("user:secret@h:1", "(a URL that cannot be read)"),
+            ("redis:user:secret@h", "(a URL that cannot be read)"),
         ];
         for (url, shown) in table {
             assert_eq!(without_password(url), shown);

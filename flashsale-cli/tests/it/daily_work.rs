@@ -23,9 +23,10 @@ async fn an_order_is_drained_watched_listed_and_audited() {
     assert_eq!((&queue[0]["sale"], &queue[0]["backlog"]), (&1.into(), &1.into()), "{queue}");
     assert!(run(&["orders", "show", &order]).expect(0).contains("not recorded yet"));
 
-    let flags = ["worker", "--drainers", "2", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"];
-    let mut worker = Running::start(&mut on(&stack, &flags));
+    let flags = ["worker", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"];
+    let mut worker = Running::start(on(&stack, &flags).env("FLASHSALE_DRAINERS", "2"));
     let said = worker.lines_until("draining as ");
+    assert_eq!(said.last().expect("a line").matches(", ").count(), 1, "two drain: {said:?}");
     let metrics = said[0].strip_prefix("metrics on http://").expect("where its metrics are");
     let watched = run(&["orders", "watch", &order, "--output", "json"]).expect(0);
     let last: Value = serde_json::from_str(watched.lines().last().expect("a line")).expect("JSON");
@@ -115,7 +116,8 @@ async fn a_parked_entry_is_listed_shown_and_discarded() {
     let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
     redis(&stack, "XADD fs:{1}:queue * what garbage");
 
-    let mut worker = Running::start(&mut on(&stack, &["worker"]));
+    // An empty variable is one that is not set.
+    let mut worker = Running::start(on(&stack, &["worker"]).env("FLASHSALE_METRICS_LISTEN", ""));
     worker.lines_until("draining as ");
     let list = || run(&["dead-letters", "list", "--output", "json"]).json();
     wait_until("the garbage to be parked", || !list().as_array().expect("dead letters").is_empty());
@@ -170,7 +172,7 @@ fn get(url: &str) -> String {
 }
 
 /// Changes Redis by hand, behind the engine's back.
-fn redis(stack: &Stack, command: &str) {
+pub(crate) fn redis(stack: &Stack, command: &str) {
     use std::io::Read;
     let address = stack.redis_url().trim_start_matches("redis://").trim_end_matches('/');
     let mut connection = TcpStream::connect(address).expect("a connection to Redis");

@@ -2,6 +2,7 @@
 
 mod daily_work;
 mod demo;
+mod doctor;
 mod program;
 mod seed;
 mod up;

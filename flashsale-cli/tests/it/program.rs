@@ -34,7 +34,7 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
 pub(crate) fn in_folder(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    for name in ["REDIS_URL", "DATABASE_URL", "RUST_LOG"] {
+    for name in ["REDIS_URL", "DATABASE_URL", "RUST_LOG", "FLASHSALE_ALLOW_UNSAFE_REDIS"] {
         command.env_remove(name);
     }
     command

@@ -6,6 +6,7 @@ const COMMANDS: &[&[&str]] = &[
     &[],
     &["up"],
     &["migrate"],
+    &["doctor"],
     &["seed"],
     &["sales"],
     &["sales", "list"],

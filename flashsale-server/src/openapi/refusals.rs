@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::reference;
 use crate::problem::{
     Code::{
-        self, ContentTooLarge, Fenced, Forbidden, Internal, InvalidRequest, ItemsSpanSales, KeyReused,
-        MethodNotAllowed, NotFound, OutcomeUnknown, OverQuota, RateLimited, RequestTimeout, SaleEnded,
-        SaleNotOpen, SalePaused, SoldOut, Unauthorized, Unavailable, UnknownProduct, UnsupportedMediaType,
+        self, CartFull, ContentTooLarge, Fenced, Forbidden, Internal, InvalidRequest, ItemsSpanSales,
+        KeyReused, MethodNotAllowed, NotFound, OutcomeUnknown, OverQuota, RateLimited, RequestTimeout,
+        SaleEnded, SaleNotOpen, SalePaused, SoldOut, Unauthorized, Unavailable, UnknownProduct,
+        UnsupportedMediaType,
     },
     Problem,
 };
@@ -18,25 +19,6 @@ use crate::problem::{
 /// A route's own codes. Those of [`EVERYWHERE`] come on top.
 const ROUTES: &[(&str, &[Code])] = &[
     ("GET /api/flashsale/active", &[Unavailable, Fenced]),
-    (
-        "POST /api/cart",
-        &[
-            InvalidRequest,
-            Unauthorized,
-            UnknownProduct,
-            RequestTimeout,
-            SoldOut,
-            SaleNotOpen,
-            ContentTooLarge,
-            UnsupportedMediaType,
-            ItemsSpanSales,
-            Unavailable,
-            Fenced,
-        ],
-    ),
-    ("GET /api/cart/{userId}", &[InvalidRequest, Unauthorized, Forbidden, Unavailable]),
-    ("DELETE /api/cart/{userId}", &[InvalidRequest, Unauthorized, Forbidden, Unavailable]),
-    ("DELETE /api/cart/{userId}/items/{productId}", &[InvalidRequest, Unauthorized, Forbidden, Unavailable]),
     (
         "POST /api/orders",
         &[
@@ -68,6 +50,7 @@ const ROUTES: &[(&str, &[Code])] = &[
             RequestTimeout,
             SoldOut,
             SaleNotOpen,
+            CartFull,
             ContentTooLarge,
             UnsupportedMediaType,
             ItemsSpanSales,
@@ -87,15 +70,10 @@ const ROUTES: &[(&str, &[Code])] = &[
         "GET /api/orders/status/{orderId}/events",
         &[InvalidRequest, NotFound, RateLimited, Unavailable, Fenced],
     ),
-    (
-        "GET /api/orders/status/{orderId}/events",
-        &[InvalidRequest, NotFound, RateLimited, Unavailable, Fenced],
-    ),
     ("GET /api/orders/{userId}", &[InvalidRequest, Unauthorized, Forbidden, Unavailable]),
     ("GET /healthz", &[]),
     ("GET /readyz", &[]),
-    ("GET /metrics", &[]),
-    ("GET /metrics", &[]),
+    ("GET /metrics", &[NotFound]),
     ("GET /openapi.json", &[]),
     ("GET /", &[]),
     ("GET /docs", &[]),
@@ -214,7 +192,7 @@ fn example(code: Code) -> (Problem, &'static str) {
                 "/api/orders/alice",
             );
         }
-        NotFound => return (Problem::new(code, "There is nothing at this path."), "/api/nothing"),
+        NotFound => return (Problem::nothing_here(), "/api/nothing"),
         MethodNotAllowed => Problem::new(code, "This path does not know this method."),
         RequestTimeout => Problem::new(code, "The body did not arrive within 10 s."),
         ContentTooLarge => Problem::new(code, "The body may have at most 16384 bytes."),
@@ -227,6 +205,7 @@ fn example(code: Code) -> (Problem, &'static str) {
         SaleNotOpen => Refusal::NotStarted.into(),
         SalePaused => Refusal::Paused.into(),
         SaleEnded => Refusal::Ended.into(),
+        CartFull => Problem::cart_full(),
         KeyReused => Refusal::KeyReused.into(),
         ItemsSpanSales => Refusal::ItemsSpanSales.into(),
         RateLimited => Problem::new(code, "One address may send 10 orders in 10 s."),

@@ -97,7 +97,9 @@ fn assert_shown(content: &Value, what: &str) {
 fn every_code_and_every_row_is_used() {
     let mut document = document();
     let routes: BTreeSet<_> = operations(&mut document).map(|(route, _)| route).collect();
+    let mut rows = BTreeSet::new();
     for route in refusals::routes() {
+        assert!(rows.insert(route), "two rows for {route}, of which only the first counts");
         assert!(routes.contains(route), "a row for {route}, which is not served");
     }
     for route in &routes {

@@ -49,9 +49,10 @@ codes! {
     RequestTimeout: "request-timeout", REQUEST_TIMEOUT, "Request too slow";
     SoldOut: "sold-out", CONFLICT, "Sold out";
     OverQuota: "over-quota", CONFLICT, "Above the limit per user";
-    SaleNotOpen: "sale-not-open", CONFLICT, "The sale has not begun";
+    SaleNotOpen: "sale-not-open", CONFLICT, "The sale is not open";
     SalePaused: "sale-paused", CONFLICT, "The sale is paused";
     SaleEnded: "sale-ended", CONFLICT, "The sale is over";
+    CartFull: "cart-full", CONFLICT, "The cart is full";
     ContentTooLarge: "content-too-large", PAYLOAD_TOO_LARGE, "Body too large";
     UnsupportedMediaType: "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "Not JSON";
     KeyReused: "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";

@@ -292,7 +292,7 @@ async fn refused(shop: &Shop, buyers: &Buyers, sale: &Sale) {
         until("it is in the cart", put).await;
     }
     let answer = buyers.put("eve", &many.line(19, 1)).await;
-    answer.names("productId");
+    answer.is_problem(409, "cart-full");
     assert!(answer.text("detail").contains("20 products"), "{}", answer.json);
 }
 

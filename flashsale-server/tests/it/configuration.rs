@@ -73,8 +73,11 @@ async fn help_shows_every_flag_under_its_group() {
         assert!(help.stdout.contains(&format!("\n{group}\n")), "no {group} in {}", help.stdout);
     }
     for (flag, variable) in settings() {
+        // With a value, or without one.
+        let shown = [format!("{flag} <"), format!("{flag}\n")];
         assert!(
-            help.stdout.contains(&format!("{flag} <")) && help.stdout.contains(&format!("[env: {variable}")),
+            shown.iter().any(|shown| help.stdout.contains(shown))
+                && help.stdout.contains(&format!("[env: {variable}")),
             "{flag}"
         );
     }
@@ -88,13 +91,20 @@ async fn bad_values_are_refused_by_name_at_the_start() {
         ("--listen", "127.0.0.1"),
         ("--drainers", "65"),
         ("--drainers", "-1"),
+        ("--check-every-seconds", "often"),
+        ("--check-every-seconds", "3601"),
         ("--store-wait-seconds", "soon"),
+        ("--allow-unsafe-redis", "perhaps"),
         ("--auth", "none"),
         ("--auth", "jwt"),
         ("--trusted-proxies", "everybody"),
         ("--rate-limit", "fast"),
         ("--rate-limit", ""),
         ("--orders-at-once", "0"),
+        ("--requests-at-once", "0"),
+        ("--drain-seconds", "601"),
+        ("--metrics-listen", "9100"),
+        ("--trusted-proxies", "::ffff:10.0.0.0/64"),
         ("--streams-per-client", "0"),
         ("--cors-origins", "https://shop.example/"),
         ("--cors-origins", "*,https://shop.example"),
@@ -147,6 +157,39 @@ async fn the_configuration_is_printed_without_secrets() {
     );
 }
 
+/// As a compose file says that there is none. A flag with a default has its own meaning of empty.
+#[tokio::test]
+async fn empty_variables_are_none() {
+    let settings = settings();
+    let optional = [
+        "REDIS_URL",
+        "DATABASE_URL",
+        "FLASHSALE_METRICS_LISTEN",
+        "FLASHSALE_JWT_ALGORITHM",
+        "FLASHSALE_JWT_KEY",
+        "FLASHSALE_JWT_ISSUER",
+        "FLASHSALE_JWT_AUDIENCE",
+        "FLASHSALE_JWT_LEEWAY_SECONDS",
+    ];
+    let mut variables: Vec<_> = optional.iter().map(|variable| (*variable, "")).collect();
+    variables.push(("FLASHSALE_TRUSTED_PROXIES", ""));
+    let printed = run(&variables, &["--print-config"]).await;
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let shown = |variable: &str| {
+        let line = printed.stdout.lines().find(|line| line.starts_with(&format!("{variable}=")));
+        line.expect(variable).split_once("= ").map(|(_, rest)| rest.trim().to_owned())
+    };
+    for variable in optional {
+        assert!(settings.iter().any(|(_, known)| known == variable), "{variable}");
+        assert_eq!(shown(variable).as_deref(), Some("# not given"), "{variable}");
+    }
+    assert_ne!(shown("FLASHSALE_TRUSTED_PROXIES"), None, "nobody is trusted:\n{}", printed.stdout);
+    variables.push(("FLASHSALE_AUTH", "jwt"));
+    let no_key = run(&variables, &[]).await;
+    assert_eq!(no_key.code, Some(2));
+    assert!(no_key.stderr.contains("--auth jwt needs --jwt-algorithm"), "{}", no_key.stderr);
+}
+
 #[tokio::test]
 async fn a_health_check_says_whether_a_server_is_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -195,8 +238,7 @@ fn the_table_of_flags_is_that_of_the_program() {
 #[test]
 fn the_containers_are_as_promised() {
     let compose = read("compose.yaml");
-    let mut known: BTreeSet<_> = settings().into_iter().map(|(_, variable)| variable).collect();
-    known.insert("FLASHSALE_METRICS_LISTEN".to_owned()); // of `flashsale worker`
+    let known: BTreeSet<_> = settings().into_iter().map(|(_, variable)| variable).collect();
     let variables = compose.lines().filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name));
     let is_variable = |name: &&str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let mut set = variables.filter(is_variable).filter(|name| !name.starts_with("POSTGRES_")).peekable();

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use flashsale_server::{App, LimitArgs, Patience, Policy, Stores, connect, listen, router, serve};
+use flashsale_server::{
+    App, LimitArgs, Patience, Policy, PreflightArgs, Stores, connect, listen, router, serve,
+};
 use flashsale_stack::{Stack, StackOptions};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -218,7 +220,7 @@ async fn only_so_many(shop: &Shop, order: &str) {
 
 /// Longer than the server waits for a request's head, and kept alive for the proxies on the way.
 async fn idle_ones_stay_open(shop: &Shop, order: &str) {
-    let engine = connect(&shop.stores, BOUND).await.unwrap();
+    let engine = connect(&shop.stores, BOUND, PreflightArgs::default()).await.unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let buyers = Buyers::of(format!("http://{}", listener.local_addr().unwrap()));
     let shutdown = CancellationToken::new();

@@ -58,7 +58,7 @@ async fn orders_wait_for_their_turn_and_who_hangs_up_has_none() {
         Stores { redis_url: stack.redis_url().to_owned(), database_url: stack.database_url().to_owned() };
     let shop = Shop::on(stores).await;
     let sale = shop.sale(&[(100, 100)]).await;
-    let one_at_once = LimitArgs { orders_at_once: 1, ..limits("off") };
+    let one_at_once = LimitArgs { orders_at_once: 1, requests_at_once: 1, ..limits("off") };
     let server = Server::start(&shop, Policy { limits: one_at_once, ..policy() }).await;
     let buyers = &server.buyers;
     shop.loaded(&sale).await;
@@ -73,13 +73,21 @@ async fn orders_wait_for_their_turn_and_who_hangs_up_has_none() {
         (answer, Instant::now())
     };
     let ((first, first_at), (second, second_at)) = tokio::join!(timed("k-1"), timed("k-2"));
+    let cart = async |user: &str| {
+        let path = format!("/api/cart/{user}");
+        let answer = ask(buyers.get(&path).header("x-user-id", user)).await;
+        (answer, Instant::now())
+    };
+    let ((third, third_at), (fourth, fourth_at)) = tokio::join!(cart("ann"), cart("bob"));
     kill(redis, Signal::SIGCONT).unwrap();
-    for answer in [&first, &second] {
+    for answer in [&first, &second, &third, &fourth] {
         assert!([503, 504].contains(&answer.status), "{}", answer.json);
     }
     // Each of them waits for Redis in vain for a second. Side by side they would do it in the same one.
-    let apart = second_at.max(first_at) - second_at.min(first_at);
-    assert!(apart >= Duration::from_millis(500), "both were at work at once: {apart:?}");
+    for (one, other) in [(first_at, second_at), (third_at, fourth_at)] {
+        let apart = one.max(other) - one.min(other);
+        assert!(apart >= Duration::from_millis(500), "both were at work at once: {apart:?}");
+    }
 
     for key in ["k-1", "k-2"] {
         until("the order is accepted", async || {
@@ -111,10 +119,43 @@ async fn orders_wait_for_their_turn_and_who_hangs_up_has_none() {
     .await;
     buyers.buys("ann", "k-4", &[sale.line(0, 1)]).await;
     assert_eq!(shop.left(&sale, 0).await, Some(88), "whoever hung up while waiting has bought nothing");
+    who_is_over_the_rate_limit_waits_for_nobody(&shop, &sale, redis).await;
     shop.audit(&sale).await;
     server.stop().await;
     drop(shop);
     stack.stop().await;
+}
+
+async fn who_is_over_the_rate_limit_waits_for_nobody(shop: &Shop, sale: &Sale, redis: Pid) {
+    let one_at_once = LimitArgs { orders_at_once: 1, ..limits("1/1h") };
+    let cors_origins = "https://shop.example".parse().unwrap();
+    let server = Server::start(shop, Policy { limits: one_at_once, cors_origins, ..policy() }).await;
+    let buyers = &server.buyers;
+    let from = async |client: &str| {
+        let order = buyers.post("/api/orders").header("x-user-id", "dan").header("x-forwarded-for", client);
+        let body = order_body(sale, &format!("from-{client}"));
+        let answer = ask(order.header("content-type", "application/json").body(body)).await;
+        (answer, Instant::now())
+    };
+    assert_eq!(from("3.3.3.3").await.0.status, 202);
+    from("3.3.3.3").await.0.is_problem(429, "rate-limited");
+
+    kill(redis, Signal::SIGSTOP).unwrap();
+    let knocks = async {
+        for _ in 0..3 {
+            let answer = ask(buyers.get("/healthz").header("origin", "https://shop.example")).await;
+            assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
+        }
+        from("3.3.3.3").await
+    };
+    // One after the other waits for Redis in vain.
+    let (first, second, third, known) =
+        tokio::join!(from("1.1.1.1"), from("1.1.1.2"), from("1.1.1.3"), knocks);
+    kill(redis, Signal::SIGCONT).unwrap();
+    known.0.is_problem(429, "rate-limited");
+    let last = first.1.max(second.1).max(third.1);
+    assert!(known.1 < last, "it waited for its turn to be refused");
+    server.stop().await;
 }
 
 #[tokio::test]

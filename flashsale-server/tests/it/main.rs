@@ -12,6 +12,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod outages;
+mod preflight;
 mod process;
 mod rate_limit;
 mod readme;

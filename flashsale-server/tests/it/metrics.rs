@@ -103,13 +103,22 @@ async fn set_stock(stores: &Stores, sale: &Sale, product: ProductId, units: u32)
     let _: i64 = command.query_async(&mut connection).await.unwrap();
 }
 
+/// Makes the buyer's cart something that is no cart.
+async fn damage_cart(stores: &Stores) {
+    let client = redis::Client::open(stores.redis_url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd("SET");
+    command.arg(format!("fs:cart:{BUYER}")).arg("damaged");
+    let _: String = command.query_async(&mut connection).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_a_server_did_is_on_its_metrics_and_in_its_log() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     let shop = Shop::on(stores(&stack)).await;
     let sale = shop.sale(&[(3, 2), (2, 9)]).await;
     let filter = "info,flashsale_server=debug";
-    let flags = ["--rate-limit", "6/1h", "--log-format", "json", "--log-filter", filter];
+    let flags = ["--rate-limit=6/1h", "--check-every-seconds=1", "--log-format=json", "--log-filter", filter];
     let program = Program::start(&shop.stores, &flags).await;
     shop.loaded(&sale).await;
 
@@ -125,6 +134,9 @@ async fn what_a_server_did_is_on_its_metrics_and_in_its_log() {
     let wrong = order(&program, "k-4", "shop-6", sale.line(1, 9)).await;
     assert_eq!(program.buyers.outcome(wrong.text("orderId")).await, "Failed");
     until("it is put right", async || (shop.left(&sale, 1).await? == 2).then_some(())).await;
+    damage_cart(&shop.stores).await;
+    let cart = program.buyers.get(&format!("/api/cart/{BUYER}")).header("x-user-id", BUYER);
+    assert_eq!(ask(cart).await.json["items"], json!([]), "a damaged cart holds nothing");
     order(&program, "k-5", "shop-7", sale.line(1, 1)).await.is_problem(429, "rate-limited");
     let history = program.buyers.get(&format!("/api/orders/{BUYER}")).header("x-user-id", BUYER);
     assert_eq!(ask(history).await.status, 200);
@@ -136,7 +148,9 @@ async fn what_a_server_did_is_on_its_metrics_and_in_its_log() {
     // Shown by the monitor, which looks now and then.
     until("all is shown", async || {
         let left = format!("flashsale_stock_left{{sale=\"{}\",product=\"{}\"}}", sale.id, sale.products[1]);
-        (program.metrics().await.get(&left) == Some(&2.0)).then_some(())
+        let metrics = program.metrics().await;
+        let checked = format!("flashsale_invariant_last_check_timestamp_seconds{{sale=\"{}\"}}", sale.id);
+        (metrics.get(&left) == Some(&2.0) && metrics.contains_key(&checked)).then_some(())
     })
     .await;
     let metrics = program.metrics().await;
@@ -230,6 +244,8 @@ fn documented() -> Vec<String> {
                dependency_up drain_batch_duration_seconds drain_batch_size drain_claimed_total \
                drain_failures_total event_streams fenced_sales guard_refusals_total \
                http_request_duration_seconds http_requests_in_flight http_requests_total \
+               invariant_check_duration_seconds invariant_checks_total invariant_holds \
+               invariant_last_check_timestamp_seconds \
                lane_batch_duration_seconds lane_batch_size load_duration_seconds loads_total \
                orders_final_total orders_parked_total queue_length queue_oldest_age_seconds queue_pending \
                rate_limited_total sale_fenced sale_info stock_left units_sold";
@@ -245,7 +261,8 @@ fn names_are_as_prometheus_wants_them() {
         for wrong in ["_ms", "_millis", "_us", "_count", "_sum", "_bucket", "__"] {
             assert!(!name.contains(wrong), "{name} has {wrong}");
         }
-        assert_eq!(name.contains("duration") || name.contains("age"), name.ends_with("_seconds"), "{name}");
+        let is_time = ["duration", "age", "timestamp"].iter().any(|what| name.contains(what));
+        assert_eq!(is_time, name.ends_with("_seconds"), "{name}");
     }
 }
 
@@ -255,7 +272,7 @@ async fn an_outage_is_seen_and_no_gauge_outlives_it() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     let shop = Shop::on(stores(&stack)).await;
     let sale = shop.sale(&[(5, 5)]).await;
-    let program = Program::start(&shop.stores, &["--trusted-proxies", ""]).await;
+    let program = Program::start(&shop.stores, &["--trusted-proxies=", "--check-every-seconds=1"]).await;
     shop.loaded(&sale).await;
     assert_every_answer_has_a_request_id(&program.buyers).await;
     let left = format!("flashsale_stock_left{{sale=\"{}\",product=\"{}\"}}", sale.id, sale.products[0]);
@@ -265,7 +282,9 @@ async fn an_outage_is_seen_and_no_gauge_outlives_it() {
         let answer = ask(program.buyers.get("/readyz")).await;
         (answer.status, answer.json.as_str().unwrap().lines().last().unwrap().to_owned())
     };
+    let sums = format!("flashsale_invariant_holds{{sale=\"{}\",invariant=\"I4\"}}", sale.id);
     until("the stock is shown", async || (shows(&left).await == Some(5.0)).then_some(())).await;
+    until("it is shown to add up", async || (shows(&sums).await == Some(1.0)).then_some(())).await;
     assert_eq!((shows(&up("redis")).await, shows(&up("postgres")).await), (Some(1.0), Some(1.0)));
     assert_eq!(ready().await, (200, "server: ok".to_owned()));
 
@@ -276,6 +295,7 @@ async fn an_outage_is_seen_and_no_gauge_outlives_it() {
     .await;
     assert_eq!(ready().await, (200, "server: degraded".to_owned()));
     assert_eq!((shows(&up("redis")).await, shows(&left).await), (Some(1.0), Some(5.0)));
+    until("nobody knows whether it adds up", async || shows(&sums).await.is_none().then_some(())).await;
 
     stack.kill_redis().await.unwrap();
     until("Redis is seen to be away", async || (shows(&up("redis")).await == Some(0.0)).then_some(())).await;
@@ -285,6 +305,50 @@ async fn an_outage_is_seen_and_no_gauge_outlives_it() {
     let log = program.log().await;
     assert!(log.len() < 100, "an outage is told, and not over and over: {log:#?}");
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_was_changed_by_hand_raises_an_alarm_that_names_the_product() {
+    let shop = Shop::new().await;
+    let sale = shop.sale(&[(9, 2), (5, 5)]).await;
+    let programs = [(); 2].map(|()| Program::start(&shop.stores, &["--check-every-seconds=1"]));
+    let programs = futures::future::join_all(programs).await;
+    shop.loaded(&sale).await;
+    let order = programs[0].buyers.buys("ann", "k", &[sale.line(0, 2)]).await;
+    assert_eq!(programs[1].buyers.outcome(&order).await, "Confirmed");
+    let holds = |invariant: &str| {
+        format!("flashsale_invariant_holds{{sale=\"{}\",invariant=\"{invariant}\"}}", sale.id)
+    };
+    // One of them checks: it alone shows what it finds.
+    let shown = async |invariant: &str| {
+        let mut shown = Vec::new();
+        for program in &programs {
+            shown.extend(program.metrics().await.get(&holds(invariant)).copied());
+        }
+        assert!(shown.len() < 2, "both check");
+        shown.pop()
+    };
+    until("it adds up", async || (shown("I4").await == Some(1.0)).then_some(())).await;
+    set_stock(&shop.stores, &sale, sale.products[0], 8).await;
+    until("it is seen that it does not", async || (shown("I4").await == Some(0.0)).then_some(())).await;
+    for invariant in ["I1", "I2", "I3", "I5", "I6", "I7", "I8"] {
+        assert_eq!(shown(invariant).await, Some(1.0), "{invariant}");
+    }
+    set_stock(&shop.stores, &sale, sale.products[0], 7).await;
+    until("it adds up again", async || (shown("I4").await == Some(1.0)).then_some(())).await;
+    let mut log = Vec::new();
+    for program in programs {
+        log.extend(program.log().await);
+    }
+    let alarms: Vec<_> = log.iter().filter(|line| line.contains(" ERROR ")).collect();
+    let figures = format!(
+        "I4 does not hold (left + queued + confirmed + parked = stock): product {}: \
+         8 left + 0 queued or parked + 2 confirmed = 10, the stock is 9",
+        sale.products[0]
+    );
+    assert!(!alarms.is_empty() && alarms.iter().all(|line| line.contains(&figures)), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains(" INFO ") && line.contains("I4 holds again")), "{log:#?}");
+    shop.audit(&sale).await;
 }
 
 /// Whatever a request is answered with, it says under which name the log knows it.

@@ -91,7 +91,7 @@ async fn a_frozen_redis_leaves_the_outcome_open_and_a_dead_one_does_not() {
     all_is_unavailable(buyers, &sale, &second).await;
     let ready = ask(buyers.get("/readyz").timeout(QUICKLY)).await;
     assert_eq!(ready.status, 503);
-    for line in ["postgres: ok", "server: unavailable"] {
+    for line in ["redis: cannot be used now", "postgres: ok", "server: unavailable"] {
         assert!(ready.json.as_str().unwrap().lines().any(|said| said == line), "{}", ready.json);
     }
     assert_eq!(ask(buyers.get("/healthz")).await.status, 200);

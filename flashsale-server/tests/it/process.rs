@@ -21,7 +21,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::shop::{BOUND, Buyers, Sale, Shop, try_ask};
+use crate::{
+    events::Events,
+    shop::{BOUND, Buyers, Sale, Shop, ask, try_ask},
+};
 
 pub(crate) fn program(stores: &Stores, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flashsale-server"));
@@ -55,8 +58,12 @@ impl Process {
         Self { child, buyers: Buyers::of(urls.remove(0)), stdout }
     }
 
-    pub(crate) async fn end(mut self, signal: Signal) -> ExitStatus {
+    fn tell(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().unwrap().cast_signed()), signal).unwrap();
+    }
+
+    pub(crate) async fn end(mut self, signal: Signal) -> ExitStatus {
+        self.tell(signal);
         let status = timeout(BOUND, self.child.wait()).await.expect("ended in time").unwrap();
         assert_eq!(self.stdout.next_line().await.unwrap(), None, "nothing else is printed");
         status
@@ -144,6 +151,51 @@ async fn sigkill_in_mid_load_loses_no_accepted_order() {
 }
 
 #[tokio::test]
+async fn a_load_balancer_is_told_before_the_end() {
+    let shop = Shop::new().await;
+    let sale = shop.sale(&[(10, 10)]).await;
+    let secret = shop.sale_in(60, 120, &[(1, 1)]).await;
+    let flags = ["--drain-seconds=600", "--metrics-listen=127.0.0.1:0", "--drainers=0", "--rate-limit=off"];
+    let mut process = Process::of(program(&shop.stores, &flags)).await;
+    let line = timeout(BOUND, process.stdout.next_line()).await.expect("a line in time").unwrap().unwrap();
+    let operations = line.strip_prefix("metrics on ").and_then(|url| url.strip_suffix("/metrics"));
+    let operations = Buyers::of(operations.expect(&line).to_owned());
+    shop.loaded(&sale).await;
+    shop.loaded(&secret).await;
+
+    ask(process.buyers.get("/metrics")).await.is_problem(404, "not-found");
+    assert_eq!(ask(operations.get("/metrics")).await.status, 200);
+    let sales = async |buyers: &Buyers| {
+        let ready = ask(buyers.get("/readyz")).await;
+        ready.json.as_str().unwrap().lines().filter(|line| line.starts_with("sale ")).count()
+    };
+    assert_eq!((sales(&process.buyers).await, sales(&operations).await), (1, 2));
+
+    let order = process.buyers.buys("ann", "k-1", &[sale.line(0, 1)]).await;
+    let mut events = Events::of(&process.buyers, &order).await;
+    assert_eq!(events.status().await.unwrap(), "Queued");
+    process.tell(Signal::SIGTERM);
+    assert_eq!(events.rest().await, [""; 0], "a stream ends at once");
+    // Over a new connection.
+    let late = Buyers::of(process.buyers.url.clone());
+    for buyers in [&late, &operations] {
+        let ready = ask(buyers.get("/readyz")).await;
+        assert_eq!(ready.status, 503, "{}", ready.json);
+        assert!(ready.json.as_str().unwrap().ends_with("\nserver: draining\n"), "{}", ready.json);
+    }
+    let second = late.buys("ann", "k-2", &[sale.line(0, 1)]).await;
+    ask(late.get(&format!("/api/orders/status/{second}/events"))).await.is_problem(503, "unavailable");
+    assert_eq!(process.end(Signal::SIGTERM).await.code(), Some(0), "a second signal ends the waiting");
+
+    let again = Process::start(&shop.stores).await;
+    for order in [order, second] {
+        assert_eq!(again.buyers.outcome(&order).await, "Confirmed");
+    }
+    shop.audit(&sale).await;
+    assert_eq!(again.end(Signal::SIGTERM).await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn stores_that_do_not_answer_are_named_without_passwords() {
     // A port that nobody listens on, kept by a socket that is bound and no more.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
@@ -165,6 +217,24 @@ async fn stores_that_do_not_answer_are_named_without_passwords() {
     assert!(said.contains(&format!("redis://{address}/")), "{said}");
     assert!(said.contains(&format!("postgres://shop@{address}/shop")), "{said}");
     assert!(!said.contains("secret"), "{said}");
+}
+
+/// Whoever collects the log may be gone, or its disk full.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nobody() {
+    let shop = Shop::new().await;
+    let sale = shop.sale(&[(10, 10)]).await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = program(&shop.stores, &[]);
+    command.stderr(full);
+    let process = Process::of(command).await;
+    // Loading the sale is logged.
+    shop.loaded(&sale).await;
+    let order = process.buyers.buys("ann", "k", &[sale.line(0, 1)]).await;
+    assert_eq!(process.buyers.outcome(&order).await, "Confirmed");
+    assert_eq!(process.end(Signal::SIGTERM).await.code(), Some(0));
+    shop.audit(&sale).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Every word that a refusal can have.
 
 use flashsale_core::SaleState;
-use flashsale_server::{App, listen, router, serve};
+use flashsale_server::{App, PreflightArgs, listen, router, serve};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,8 @@ async fn paths_methods_and_ids_that_are_not_there() {
 async fn a_sale_that_is_not_loaded_sells_nothing() {
     let shop = Shop::new().await;
     let sale = shop.sale(&[(1, 1)]).await;
-    let engine = flashsale_server::connect(&shop.stores, crate::shop::BOUND).await.unwrap();
+    let engine =
+        flashsale_server::connect(&shop.stores, crate::shop::BOUND, PreflightArgs::default()).await.unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let buyers = Buyers::of(format!("http://{}", listener.local_addr().unwrap()));
     let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
@@ -112,8 +113,12 @@ async fn a_sale_that_is_not_loaded_sells_nothing() {
 
     buyers.order("ann", "k-1", &[sale.line(0, 1)]).await.is_problem(503, "fenced");
     ask(buyers.get("/api/flashsale/active")).await.is_problem(503, "fenced");
+    shop.sale_in(60, 120, &[(1, 1)]).await;
     let ready = ask(buyers.get("/readyz")).await;
-    assert!(ready.json.as_str().unwrap().contains("fenced"), "{}", ready.json);
+    let said = ready.json.as_str().unwrap();
+    let sales: Vec<_> = said.lines().filter(|line| line.starts_with("sale ")).collect();
+    assert_eq!(sales.len(), 1, "nothing of a sale that has not begun: {said}");
+    assert!(sales[0].ends_with(": cannot be used now"), "{said}");
     assert_eq!(ready.status, 200, "one fenced sale does not take the server from the others");
     assert!(ready.json.as_str().unwrap().ends_with("\nserver: degraded\n"), "{}", ready.json);
 

@@ -8,7 +8,9 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use flashsale_core::{Created, Engine, Money, NewProduct, NewSale, ProductId, SaleId};
-use flashsale_server::{App, LimitArgs, Policy, RunError, Stores, connect, listen, router, run};
+use flashsale_server::{
+    App, LimitArgs, Policy, PreflightArgs, RunError, Stores, connect, listen, router, run,
+};
 use flashsale_stack::{Stack, StackOptions};
 use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -56,7 +58,7 @@ impl Shop {
 
     /// A shop on these stores.
     pub(crate) async fn on(stores: Stores) -> Self {
-        let engine = connect(&stores, BOUND).await.expect("an engine");
+        let engine = connect(&stores, BOUND, PreflightArgs::default()).await.expect("an engine");
         Self { stores, engine }
     }
 
@@ -147,12 +149,12 @@ impl Server {
 
     /// One with so many drainers: without any, what it accepts stays queued.
     pub(crate) async fn with_drainers(drainers: u8, shop: &Shop, policy: Policy) -> Self {
-        let engine = connect(&shop.stores, BOUND).await.expect("an engine");
+        let engine = connect(&shop.stores, BOUND, PreflightArgs::default()).await.expect("an engine");
         let listener = listen("127.0.0.1:0".parse().unwrap()).expect("a socket");
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let app = router(App::new(engine.clone(), policy, shutdown.clone()));
-        let running = tokio::spawn(run(engine, app, vec![listener], drainers, shutdown.clone()));
+        let running = tokio::spawn(run(engine, app, vec![listener], drainers, None, shutdown.clone()));
         Self { buyers: Buyers::of(url), shutdown, running }
     }
 
