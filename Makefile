@@ -12,7 +12,7 @@ PROFILE_DIR := $(PROFILE)
 endif
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE_DIR)
 
-.PHONY: help setup demo test check check-api check-containers run bench
+.PHONY: help setup demo test check check-api check-containers run bench chaos
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -49,3 +49,7 @@ run: setup ## A private stack, the demo sale and the server, ready for curl; Ctr
 bench: setup ## Measure it beside rivals and physical limits: BENCH_ARGS="--only growth"
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked
 	$(BIN)/flashsale-bench $(BENCH_ARGS)
+
+chaos: setup ## Break one thing after the other under a herd: ROUNDS=2 CHAOS_ARGS="--fault flushall --seed 7"
+	cargo build $(PROFILE_FLAG) --workspace --bins --locked
+	$(BIN)/flashsale-loadtest chaos --rounds $(or $(ROUNDS),2) $(CHAOS_ARGS)

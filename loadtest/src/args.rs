@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{Args as _, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use flashsale_core::NewSale;
 use reqwest::Url;
 
-use crate::mix;
+use crate::{chaos::ChaosArgs, mix};
 
 /// Where a running `flashsale up` says what it has started.
 const ENV_FILE: &str = ".flashsale/stack.env";
@@ -50,6 +50,60 @@ pub struct Args {
     pub max_in_flight: u32,
 }
 
+/// What the program is asked to do.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Let a herd fall on one sale.
+    Herd(Args),
+    /// Break things while a herd is buying.
+    Chaos(ChaosArgs),
+}
+
+impl Task {
+    /// Reads the command line; help and bad usage end the process, the latter with 2.
+    #[must_use]
+    pub fn parse_or_exit() -> Self {
+        let task = Self::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+        let problem = match &task {
+            Self::Herd(args) => args.check().and_then(|()| match args.stores() {
+                Ok(_) => Ok(()),
+                Err(problem) => Err(problem.to_string()),
+            }),
+            Self::Chaos(args) => args.check(),
+        };
+        if let Err(problem) = problem {
+            Self::command().error(ErrorKind::ValueValidation, problem).exit();
+        }
+        task
+    }
+
+    /// What is logged unless `RUST_LOG` says otherwise.
+    #[must_use]
+    pub fn log_filter(&self) -> &'static str {
+        match self {
+            Self::Herd(_) => "warn,goose=error,sqlx=error",
+            // That a store is away is what the machine is for.
+            Self::Chaos(_) => "error,sqlx=off",
+        }
+    }
+
+    /// The herd's flags stand beside the other task, which needs none of them.
+    fn command() -> clap::Command {
+        let chaos = ChaosArgs::augment_args(clap::Command::new(CHAOS));
+        Args::command().subcommand(chaos).subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
+    }
+
+    fn read<T: Into<OsString> + Clone>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(line)?;
+        match matches.subcommand() {
+            Some((CHAOS, matches)) => Ok(Self::Chaos(ChaosArgs::from_arg_matches(matches)?)),
+            _ => Ok(Self::Herd(Args::from_arg_matches(&matches)?)),
+        }
+    }
+}
+
+const CHAOS: &str = "chaos";
+
 /// Where the stores are.
 pub(crate) struct Stores {
     pub(crate) redis_url: String,
@@ -57,16 +111,6 @@ pub(crate) struct Stores {
 }
 
 impl Args {
-    /// Reads the command line; help and bad usage end the process, the latter with 2.
-    #[must_use]
-    pub fn parse_or_exit() -> Self {
-        let args = Self::parse();
-        if let Err(problem) = args.check() {
-            Self::command().error(ErrorKind::ValueValidation, problem).exit();
-        }
-        args
-    }
-
     fn check(&self) -> Result<(), String> {
         let most = mix::most_stock(self.users);
         if self.stock() > most {
@@ -150,6 +194,20 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_machine_stands_beside_the_herd() {
+        let read = |line: &str| Task::read(line.split_whitespace());
+        Task::command().debug_assert();
+        assert!(matches!(read("x --users 5"), Ok(Task::Herd(Args { users: 5, .. }))));
+        assert!(matches!(read("x chaos --seed 1 --fault flushall --rounds 2"), Ok(Task::Chaos(_))));
+        assert!(matches!(read("x chaos --list"), Ok(Task::Chaos(_))));
+        for line in ["x", "x chaos --users 5", "x --users 5 chaos", "x chaos --rounds 0"] {
+            assert!(read(line).is_err(), "{line}");
+        }
+        let Ok(Task::Chaos(args)) = read("x chaos --fault earthquake") else { panic!("it is parsed") };
+        assert!(args.check().is_err());
     }
 
     #[test]

@@ -97,6 +97,9 @@ impl Buyer<'_> {
             Ok(Some(false)) => tracing::debug!("the product is not on sale yet"),
             Err(what) => self.diary.broken(what),
         }
+        if let Err(what) = self.shop.puts_in_cart(self.wanted).await {
+            self.diary.broken(what);
+        }
     }
 
     async fn two_items(&mut self) {

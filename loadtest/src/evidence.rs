@@ -9,7 +9,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use flashsale_core::{
     AuditReport, FailureReason, InvariantCheck, Operator, OrderFilter, OrderId, OrderRecord, OrderState,
-    Product, ProductId,
+    Product, ProductId, SaleId,
 };
 use tokio::time::sleep;
 
@@ -83,7 +83,10 @@ pub(crate) async fn collect(
     let unrest = wait_for_rest(operator, goods, progress).await.err().map(|why| why.to_string());
     progress.phase("auditing", None);
     let audit = operator.audit(goods.sale, AUDIT_PATIENCE).await;
-    let orders = orders(operator, goods, progress).await?;
+    let orders = recorded_orders(operator, goods.sale, |count| {
+        progress.at(0, &format!("{count} orders read"));
+    });
+    let orders = orders.await?;
     let letters = operator.dead_letters().await?;
     let parked = letters.iter().filter(|letter| letter.sale == goods.sale).filter_map(|letter| letter.order);
     Ok(Evidence {
@@ -91,7 +94,7 @@ pub(crate) async fn collect(
         history,
         opened_at: goods.opens_at,
         starts_at: goods.starts_at,
-        products: products(operator, goods).await?,
+        products: products(operator, goods.sale).await?,
         orders,
         parked: parked.collect(),
         unrest,
@@ -118,9 +121,13 @@ async fn wait_for_rest(operator: &Operator, goods: &Goods, progress: &Progress) 
     }
 }
 
-async fn orders(operator: &Operator, goods: &Goods, progress: &Progress) -> Result<Vec<RecordedOrder>> {
-    let mut filter =
-        OrderFilter { user: None, sale: Some(goods.sale), state: None, limit: PAGE, before: None };
+/// All recorded orders of a sale, newest first; `read` is told how many were read so far.
+pub(crate) async fn recorded_orders(
+    operator: &Operator,
+    sale: SaleId,
+    read: impl Fn(usize),
+) -> Result<Vec<RecordedOrder>> {
+    let mut filter = OrderFilter { user: None, sale: Some(sale), state: None, limit: PAGE, before: None };
     let mut orders = Vec::new();
     loop {
         let page = operator.orders(&filter).await?;
@@ -130,7 +137,7 @@ async fn orders(operator: &Operator, goods: &Goods, progress: &Progress) -> Resu
         if is_last {
             return Ok(orders);
         }
-        progress.at(0, &format!("{} orders read", orders.len()));
+        read(orders.len());
     }
 }
 
@@ -146,9 +153,10 @@ fn recorded(order: OrderRecord) -> RecordedOrder {
     }
 }
 
-async fn products(operator: &Operator, goods: &Goods) -> Result<Vec<ProductEvidence>> {
-    let sale = operator.sale(goods.sale).await?;
-    let live = operator.live_stock(goods.sale).await?;
+/// What both stores say of a sale's products.
+pub(crate) async fn products(operator: &Operator, sale: SaleId) -> Result<Vec<ProductEvidence>> {
+    let live = operator.live_stock(sale).await?;
+    let sale = operator.sale(sale).await?;
     let left = |id| live.iter().find(|live| live.product == id).and_then(|live| live.left);
     let evidence = |product: &Product| ProductEvidence {
         id: product.id,
@@ -159,7 +167,8 @@ async fn products(operator: &Operator, goods: &Goods) -> Result<Vec<ProductEvide
     Ok(sale.products.iter().map(evidence).collect())
 }
 
-fn checks(report: &AuditReport) -> Vec<Check> {
+/// The audit's lines.
+pub(crate) fn checks(report: &AuditReport) -> Vec<Check> {
     let line = |check: &InvariantCheck| Check {
         name: check.invariant.to_string(),
         title: check.invariant.title().to_owned(),

@@ -6,9 +6,11 @@
 //! - `history`: what the buyers saw; `evidence`: what the stores say
 //! - `verify`: the judgement over both, pure; `report`: the table and the JSON
 //! - `server`: a flashsale-server of our own, when no other is named
+//! - `chaos`: the fault machine, a program of its own beside the herd
 
 mod args;
 mod buyer;
+mod chaos;
 mod evidence;
 mod herd;
 mod history;
@@ -25,7 +27,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use flashsale_core::{Engine, EngineConfig, Operator};
 
-pub use args::Args;
+pub use args::{Args, Task};
+pub use chaos::{ChaosArgs, run as run_chaos};
 use herd::Ground;
 use progress::Progress;
 use server::Server;
@@ -38,13 +41,13 @@ use verify::Report;
 pub async fn run(args: &Args) -> Result<bool> {
     let max_in_flight = herd::raise_file_limit(args.max_in_flight);
     let stores = args.stores()?;
-    let server = match &args.target {
-        Some(_) => None,
-        None => Some(Server::start(&stores.redis_url, &stores.database_url).await?),
-    };
-    let bases = match (&server, args.target()) {
-        (Some(server), _) => server.addresses().to_vec(),
-        (None, target) => target.into_iter().collect(),
+    let (server, bases) = if let Some(target) = args.target() {
+        server::must_answer(&target).await?;
+        (None, vec![target])
+    } else {
+        let server = Server::start(&stores.redis_url, &stores.database_url).await?;
+        let bases = server.addresses().to_vec();
+        (Some(server), bases)
     };
     let mut config = EngineConfig::new(&stores.redis_url, &stores.database_url);
     config.lanes = 1;

@@ -46,7 +46,7 @@ pub(crate) struct Part {
     pub(crate) role: Role,
     /// Every fourth one is after the second product.
     pub(crate) wants_second: bool,
-    /// Looks at what is on sale before it orders.
+    /// Looks at what is on sale and puts its product into the cart before it orders.
     pub(crate) browses: bool,
 }
 

@@ -23,9 +23,18 @@ use tokio::{
 /// One pair of addresses has only some 28,000 ports for connections; other systems have to be told of more
 /// loopback addresses first.
 const ADDRESSES: u8 = if cfg!(target_os = "linux") { 8 } else { 1 };
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const UP_WITHIN: Duration = Duration::from_mins(1);
 /// Longer than the server's own patience with what is in flight.
 const DOWN_WITHIN: Duration = Duration::from_mins(1);
+
+/// A server that is already up has to answer, whatever it answers, before a sale is made and a herd gathered.
+pub(crate) async fn must_answer(target: &str) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
+    let answer = client.get(format!("{target}/healthz")).send().await;
+    answer.with_context(|| format!("no server answers at {target}: is it up, and is --target right?"))?;
+    Ok(())
+}
 
 /// A running server. Dropping it kills it.
 pub(crate) struct Server {
@@ -118,7 +127,7 @@ async fn read_addresses(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<Vec
     Ok(addresses)
 }
 
-fn beside_us(name: &str) -> Result<PathBuf> {
+pub(crate) fn beside_us(name: &str) -> Result<PathBuf> {
     let path = env::current_exe()?.with_file_name(name);
     if !path.is_file() {
         bail!(
@@ -131,7 +140,7 @@ fn beside_us(name: &str) -> Result<PathBuf> {
 
 /// A command that the kernel kills when this process ends, however it ends. Where there is no such setpriv
 /// (macOS, `BusyBox`), only an orderly end of this process ends it.
-fn command_dying_with_us(program: &Path) -> Command {
+pub(crate) fn command_dying_with_us(program: &Path) -> Command {
     let setpriv = |arguments: &[&str]| -> Vec<OsString> {
         ["--pdeathsig", "KILL", "--"].iter().chain(arguments).map(OsString::from).collect()
     };

@@ -117,6 +117,24 @@ impl<'a> Shop<'a> {
         }
     }
 
+    /// Puts one unit of a product into the cart, if the server takes it: it reserves nothing.
+    pub(crate) async fn puts_in_cart(&mut self, product: ProductId) -> Result<(), String> {
+        let request = self
+            .goose
+            .client
+            .post(format!("{}/api/cart", self.base))
+            .header("X-User-Id", &self.user)
+            .header("Content-Type", "application/json")
+            .body(json!({"productId": product, "quantity": 1}).to_string());
+        // A conflict: sold out, or not open yet by the server's clock.
+        match self.fetch(request, "POST", "/api/cart", &[StatusCode::CONFLICT]).await {
+            None | Some((StatusCode::OK | StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE, _)) => {
+                Ok(())
+            }
+            Some((other, _)) => Err(format!("the cart answered {other}")),
+        }
+    }
+
     /// The word for where an order is, None if the server cannot say now.
     pub(crate) async fn status(&mut self, id: OrderId) -> Result<Option<String>, String> {
         let path = format!("/api/orders/status/{id}");
@@ -164,14 +182,25 @@ impl<'a> Shop<'a> {
 
     async fn get(&mut self, path: &str, name: &str) -> Option<(StatusCode, Vec<u8>)> {
         let request = self.goose.client.get(format!("{}{path}", self.base));
+        self.fetch(request, "GET", name, &[]).await
+    }
+
+    /// An answer that is neither a success nor one of the `refusals` counts as a failure.
+    async fn fetch(
+        &mut self,
+        request: RequestBuilder,
+        method: &str,
+        name: &str,
+        refusals: &[StatusCode],
+    ) -> Option<(StatusCode, Vec<u8>)> {
         let place = self.ground.place().await;
         let sent = Instant::now();
         let answer = fetch(request).await;
         drop(place);
         let took = sent.elapsed();
         let status = answer.as_ref().ok().map(|(status, ..)| *status);
-        let ok = status.is_some_and(|status| status.is_success());
-        self.note("GET", name, took, ok, status.map(|s| s.as_u16()), answer.as_ref().err().copied()).await;
+        let ok = status.is_some_and(|status| status.is_success() || refusals.contains(&status));
+        self.note(method, name, took, ok, status.map(|s| s.as_u16()), answer.as_ref().err().copied()).await;
         answer.ok().map(|(status, _, body)| (status, body))
     }
 

@@ -1,12 +1,14 @@
 //! Small herds on a real stack, through the real programs.
 
+mod chaos;
+
 use std::{path::Path, process::Output, time::Duration};
 
 use flashsale_stack::{Stack, StackOptions};
 use redis::AsyncCommands;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{process::Command, time::timeout};
+use tokio::{net::TcpSocket, process::Command, time::timeout};
 
 /// A stack of its own and a folder for reports.
 struct Stage {
@@ -48,6 +50,31 @@ fn text(output: &Output) -> String {
 
 fn is_html(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains("<html"))
+}
+
+async fn alone(arguments: &[&str]) -> Output {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flashsale-loadtest"));
+    command.args(["--users", "5"]).args(arguments).current_dir(nowhere.path()).kill_on_drop(true);
+    command.env_remove("REDIS_URL").env_remove("DATABASE_URL");
+    timeout(Duration::from_secs(30), command.output()).await.expect("an end in time").expect("it starts")
+}
+
+#[tokio::test]
+async fn without_stores_or_a_server_it_says_so_at_once() {
+    let output = alone(&[]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("flashsale up"), "{}", text(&output));
+
+    // A port that nobody listens on, kept by a socket that is bound and no more.
+    let closed = TcpSocket::new_v4().expect("a socket");
+    closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = closed.local_addr().expect("an address");
+    let target = format!("http://{address}");
+    let stores = ["--redis-url", "redis://127.0.0.1:1/", "--database-url", "postgres://127.0.0.1:1/x"];
+    let output = alone(&[&stores[..], &["--target", &target]].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains(&format!("no server answers at {target}")), "{}", text(&output));
 }
 
 #[tokio::test]
