@@ -23,6 +23,14 @@ if [ "$(cat "$venv/installed.txt" 2> /dev/null)" != "$wanted" ]; then
     printf '%s\n' "$wanted" > "$venv/installed.txt"
 fi
 
+# The build sees what .dockerignore lets through: a workspace member that it leaves out would break every build.
+context=$(mktemp -d "${TMPDIR:-/tmp}/flashsale-context.XXXXXX")
+trap 'rm -rf "$context"' EXIT
+sed -n 's/^!//p' .dockerignore | xargs -I{} cp -R {} "$context/"
+find "$context" -type d \( -name tests -path '*/tests' -o -name proptest-regressions \) -prune -exec rm -rf {} +
+cargo metadata --manifest-path "$context/Cargo.toml" --locked --no-deps --format-version 1 > /dev/null
+echo ".dockerignore: the workspace is whole"
+
 "$venv/bin/hadolint" Dockerfile
 echo "Dockerfile: nothing to complain of"
 "$venv/bin/check-jsonschema" --quiet --builtin-schema vendor.compose-spec compose.yaml
