@@ -266,6 +266,34 @@ fn names_are_as_prometheus_wants_them() {
     }
 }
 
+/// An alert on a metric that nobody exports never fires.
+#[test]
+fn the_alerts_and_the_dashboard_name_what_is_there() {
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+    let documented = documented();
+    let mut named = Vec::new();
+    for file in ["alerts.yml", "grafana-dashboard.json"] {
+        let text = std::fs::read_to_string(format!("{deploy}/{file}")).expect(file);
+        let of_names = |c: char| !(c.is_ascii_lowercase() || c == '_');
+        for word in text.split(of_names).filter(|word| word.starts_with("flashsale_")) {
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end));
+            let name = of_histogram.unwrap_or(word).to_owned();
+            assert!(documented.contains(&name), "{file} names {word}, which is not exported");
+            named.push(name);
+        }
+    }
+    // What OPERATIONS tells to watch is watched.
+    let operations = include_str!("../../../docs/OPERATIONS.md");
+    let (_, alarms) = operations.split_once("| alert on | because |").expect("the table of alerts");
+    let alarms = alarms.lines().skip(2).take_while(|line| line.starts_with('|'));
+    for line in alarms {
+        let name =
+            line.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).find(|w| w.starts_with("flashsale_"));
+        let name = name.expect("an alarm is about a metric").to_owned();
+        assert!(named.contains(&name), "nothing under deploy/ watches {name}");
+    }
+}
+
 /// What cannot be known is not shown, rather than as it was yesterday.
 #[tokio::test]
 async fn an_outage_is_seen_and_no_gauge_outlives_it() {
