@@ -11,6 +11,14 @@ pub enum Kind {
     Refused,
     /// Its entry cannot be decoded any further than user, key and lines: it is parked.
     Undecodable,
+    /// Its entry does not say what it holds: a drainer parks it, or the load that meets it, which gives its unit back.
+    Unreadable,
+}
+
+impl Kind {
+    pub(crate) fn is_parked(self) -> bool {
+        matches!(self, Self::Undecodable | Self::Unreadable)
+    }
 }
 
 /// One `POST /api/orders`: one unit of the one product, under an order id of its own (its place in the list).
@@ -36,6 +44,10 @@ pub enum Loss {
     Restart,
     /// The same server went back in time. Nothing but the admission sequence can tell.
     Silent,
+    /// A replica that was behind is promoted, and the old master still answers whoever is connected to it.
+    Failover,
+    /// The book is overwritten by a key of another type; stock and stream stay.
+    Damage,
 }
 
 /// How much of everything there is. A search visits every schedule within these bounds.
@@ -61,6 +73,8 @@ pub struct Bounds {
     pub late_calls: u8,
     /// Whether a client polls the status of the first request.
     pub status_reads: bool,
+    /// Whether an operator discards what is parked.
+    pub discards: bool,
 }
 
 impl Bounds {
@@ -98,10 +112,10 @@ pub enum Clause {
     /// Scripts compare the sale's epoch with the caller's. An old request is refused before it does
     /// anything.
     ///
-    /// No promise breaks without it here: what an old drainer records is refused by
+    /// With one master no promise breaks without it: what an old drainer records is refused by
     /// [`RecordChecksEpoch`](Self::RecordChecksEpoch), what it settles meets the states that the recovery wrote, and a
-    /// reservation may enter any sale that is open and loaded into this server. It is needed for the sequences that
-    /// callers carry, which count per epoch, and against an old master, which is not modelled.
+    /// reservation may enter any sale that is open and loaded into this server. But an old master that still answers
+    /// is open, and loaded into itself: without it, it goes on accepting orders of which nobody will hear again.
     Epoch,
     /// Scripts refuse while the sale is `loading`.
     Loading,
@@ -171,8 +185,28 @@ pub enum Clause {
     RecoverCountsParked,
     /// The admission sequence goes on above everything recorded.
     SequenceRises,
+    /// A book of another type fences the sale. Without it a queued order, whose state cannot be read, is not found.
+    DamageFences,
+    /// A load parks an entry of which it cannot be read what it holds, before it deletes it. Without it the order is
+    /// nowhere.
+    LoadParksUnreadable,
+    /// Ending a dead letter compares the epoch under the row lock. Without it an order is failed that a load, which has
+    /// read the record before, writes as held.
+    ///
+    /// No promise breaks without it here: the letter is still there, so that the keeper ends it once more, and until
+    /// then it counts as parked.
+    DiscardChecksEpoch,
+    /// A dead letter stays until Redis has been told how it ended. Without it a command that is killed in between leaves
+    /// a unit that is held by nobody.
+    LetterStaysUntilTold,
     /// A status is read from Redis only when it is open under the known epoch, on its own server.
     StatusFromOpenOnly,
+    /// That epoch is compared. Without it an old master shows what was true before it was replaced.
+    StatusChecksEpoch,
+    /// What the record says of an order that an open Redis does not know is shown only if the epoch is still the one
+    /// under which that Redis was read. Without it an old master denies what the new one has accepted since, or has a
+    /// verdict shown that the new one does not show yet.
+    RecordedChecksEpoch,
     /// A status that Postgres gave while Redis was fenced is shown only if Redis still is in that same load.
     StatusLooksAgain,
 }
@@ -209,7 +243,13 @@ impl Clause {
         Self::ReadStreamBeforeLedger,
         Self::RecoverCountsParked,
         Self::SequenceRises,
+        Self::DamageFences,
+        Self::LoadParksUnreadable,
+        Self::DiscardChecksEpoch,
+        Self::LetterStaysUntilTold,
         Self::StatusFromOpenOnly,
+        Self::StatusChecksEpoch,
+        Self::RecordedChecksEpoch,
         Self::StatusLooksAgain,
     ];
 }

@@ -29,11 +29,13 @@ pub(crate) fn actions(protocol: &Protocol, state: &State, actions: &mut Vec<Acti
                 continue;
             }
             let listening = lane.waiting == Waiting::For(sending);
-            if listening {
-                actions.push(Action::Reserve { order, sending, heard: true });
-            }
-            if !listening || protocol.bounds.replies_lost {
-                actions.push(Action::Reserve { order, sending, heard: false });
+            for old in [false, true].into_iter().take(1 + usize::from(state.old.is_some())) {
+                if listening {
+                    actions.push(Action::Reserve { order, sending, heard: true, old });
+                }
+                if !listening || protocol.bounds.replies_lost {
+                    actions.push(Action::Reserve { order, sending, heard: false, old });
+                }
             }
         }
     }
@@ -59,20 +61,31 @@ pub(crate) fn give_up(protocol: &Protocol, state: &mut State, order: Order) {
     answer(protocol, state, order, Answer::Unknown);
 }
 
-/// A reservation arrives, and its reply reaches the lane or does not.
-pub(crate) fn reserve(protocol: &Protocol, state: &mut State, order: Order, sending: u8, heard: bool) {
+/// A reservation arrives at the master, or at the old one, and its reply reaches the lane or does not.
+pub(crate) fn reserve(
+    protocol: &Protocol,
+    state: &mut State,
+    order: Order,
+    sending: u8,
+    (heard, old): (bool, bool),
+) {
     let sent = state.lanes[usize::from(order)].in_flight[usize::from(sending)].take();
     let Some(sent) = sent else { return };
-    let reply = state.redis.reserve(protocol, sent, order);
+    let master = state.old.as_mut().filter(|_| old).unwrap_or(&mut state.redis);
+    let (reply, seq, epoch) = (master.reserve(protocol, sent, order), master.sale.seq, master.sale.epoch);
     if reply == Reply::Admitted {
         state.memory.admitted |= bit(order);
         state.memory.lost &= !bit(order);
+        // What an old master accepts before anybody knows that it is one is lost with it; after that, nothing may be.
+        if old && sent.epoch == epoch {
+            state.memory.lost |= bit(order);
+        }
     }
     if !heard || matches!(reply, Reply::Fenced | Reply::IdTaken) {
         // Fenced: the lane waits on, and then sends again under the epoch that it reads meanwhile.
         return;
     }
-    state.seen = state.seen.max((sent.epoch, state.redis.sale.seq));
+    state.seen = state.seen.max((sent.epoch, seq));
     let heard = match reply {
         Reply::Replayed(first) if first == order && protocol.keeps(Clause::OwnReplayIsAdmitted) => {
             Answer::Admitted

@@ -1,6 +1,6 @@
 //! A drainer: read or claim, begin, record (or park), settle. It dies between any two of these and starts anew.
 
-use crate::bounds::{Clause, Kind};
+use crate::bounds::Clause;
 use crate::ledger::Verdict;
 use crate::redis::{Begun, Entry, Settled};
 use crate::state::{Breach, Epoch, Order, State, Status};
@@ -123,7 +123,7 @@ fn commit(protocol: &Protocol, state: &mut State, drainer: Drainer) -> Option<Ve
         Drainer::Missing(entry, epoch) => (entry, epoch, true),
         _ => return None,
     };
-    if missing || protocol.request(entry.order).kind == Kind::Undecodable {
+    if missing || protocol.request(entry.order).kind.is_parked() {
         let admitted = state.ledger.admits(protocol, epoch, Clause::ParkChecksEpoch);
         return admitted.then(|| state.ledger.park(protocol, entry));
     }

@@ -10,6 +10,7 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
     let sale = &state.redis.sale;
     let mode = match (sale.present, sale.loading) {
         (false, _) => "empty",
+        _ if sale.damaged => "damaged",
         (true, true) => "loading",
         (true, false) => "open",
     };
@@ -34,6 +35,7 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
     vec![
         ("redis", redis),
         ("stream", stream.collect::<Vec<_>>().join(", ")),
+        ("old", format!("{:?}", state.old)),
         ("copy", format!("{:?}", state.copy)),
         (
             "ledger",
@@ -49,6 +51,7 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
         ("recoverers", format!("{:?}", state.recoverers)),
         ("late", format!("{:?}", state.late)),
         ("reader", format!("{:?}", state.reader)),
+        ("operator", format!("{:?}", state.operator)),
         (
             "clients",
             format!(

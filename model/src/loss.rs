@@ -5,17 +5,31 @@ use crate::redis::Sale;
 use crate::state::{State, bit};
 use crate::{Action, Protocol};
 
-pub(crate) fn actions(state: &State, actions: &mut Vec<Action>) {
+pub(crate) fn actions(loss: Loss, state: &State, actions: &mut Vec<Action>) {
     if state.losses == 0 {
         return;
+    }
+    if loss == Loss::Damage {
+        return actions.push(Action::Damage);
     }
     if state.copy != Some(state.redis.sale) {
         actions.push(Action::Copy);
     }
-    if state.copy.is_some_and(|copy| copy != state.redis.sale) {
+    // A replica that was up to date is another master all the same.
+    if state.copy.is_some_and(|copy| copy != state.redis.sale || loss == Loss::Failover) {
         actions.push(Action::Restore);
     }
-    actions.push(Action::LoseEverything);
+    if loss != Loss::Failover {
+        actions.push(Action::LoseEverything);
+    }
+}
+
+/// Somebody overwrites the book. Its entries stay in the stream, so nothing is lost that is not read again.
+pub(crate) fn damage(state: &mut State) {
+    let sale = &mut state.redis.sale;
+    sale.damaged = true;
+    (sale.quota, sale.keys, sale.states) = Default::default();
+    state.losses -= 1;
 }
 
 /// A copy is taken at any moment, again and again; the last one is what comes back.
@@ -24,14 +38,18 @@ pub(crate) fn copy(state: &mut State) {
 }
 
 pub(crate) fn lose(protocol: &Protocol, state: &mut State, remains: Sale) {
+    if protocol.bounds.loss == Loss::Failover {
+        state.old = Some(state.redis);
+    }
     state.redis.sale = remains;
     state.losses -= 1;
     if state.losses == 0 {
         state.copy = None;
     }
     match protocol.bounds.loss {
-        Loss::Restart => state.redis.server += 1,
+        Loss::Restart | Loss::Failover => state.redis.server += 1,
         Loss::Silent => state.memory.tainted = true,
+        Loss::Damage => {}
     }
     for order in protocol.orders() {
         let slot = usize::from(order);

@@ -49,6 +49,8 @@ pub const RECOVERED: &str = "reached: a recovery completed";
 pub const REPLAYED: &str = "reached: a repeat answered";
 pub const PARKED: &str = "reached: an order parked";
 pub const GONE: &str = "reached: a drainer holds an entry whose id another order has";
+pub const DISCARDED: &str = "reached: a parked order discarded";
+pub const OLD_MASTER: &str = "reached: a sale recovered while the old master still answers";
 pub const LOST: &str = "reached: an order lost with Redis";
 
 pub(crate) fn all() -> Vec<Property<Protocol>> {
@@ -131,6 +133,14 @@ fn reachable() -> Vec<Property<Protocol>> {
         }),
         Property::sometimes(PARKED, |_, s: &State| s.ledger.parked.iter().any(Option::is_some)),
         Property::sometimes(GONE, |_, s: &State| s.drainers.iter().any(|&d| holds_reused(s, d))),
+        Property::sometimes(DISCARDED, |p: &Protocol, s: &State| {
+            p.bounds.discards
+                && p.orders()
+                    .any(|o| p.request(o).kind.is_parked() && s.ledger.rows[usize::from(o)].is_some())
+        }),
+        Property::sometimes(OLD_MASTER, |p: &Protocol, s: &State| {
+            s.old.is_some() && sells(p, s) && s.redis.sale.epoch > 1
+        }),
         Property::sometimes(LOST, |_, s: &State| s.memory.lost != 0),
     ]
 }
@@ -178,7 +188,7 @@ fn held(protocol: &Protocol, state: &State, wanted: impl Fn(Order) -> bool) -> i
         let slot = usize::from(o);
         let failed = sale.states[slot] == Some(Status::Failed);
         let confirmed = state.ledger.rows[slot].is_some_and(|row| row.confirmed);
-        let parked = state.ledger.parked[slot].is_some() && !failed;
+        let parked = state.ledger.parked[slot].is_some() && !failed && sale.unheld & bit(o) == 0;
         if sale.stream[slot].is_some() { !failed } else { confirmed || parked }
     };
     protocol.orders().map(|o| i8::from(wanted(o) && holds(o))).sum()

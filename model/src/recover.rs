@@ -1,8 +1,8 @@
 //! A recovery, in six steps that can be cut off anywhere, by two recoverers at once.
 
-use crate::bounds::Clause;
+use crate::bounds::{Clause, Kind};
 use crate::ledger::Ledger;
-use crate::state::{Epoch, KEYS, ORDERS, Order, Seq, State, Status, USERS};
+use crate::state::{Epoch, KEYS, ORDERS, Order, Seq, State, Status, USERS, bit};
 use crate::{Action, Protocol};
 
 /// What the chunks write: the sale as stream and Postgres have it.
@@ -13,6 +13,9 @@ pub(crate) struct Image {
     pub(crate) quota: [i8; USERS],
     pub(crate) keys: [Option<Order>; KEYS],
     pub(crate) states: [Option<Status>; ORDERS],
+    /// Orders of which nobody knows what they hold, and those of them whose entries are deleted; as bits.
+    pub(crate) unheld: u8,
+    pub(crate) dropped: u8,
 }
 
 /// The stream as a recovery reads it: the sequence of each order that is in it.
@@ -112,7 +115,12 @@ pub(crate) fn step(protocol: &Protocol, state: &mut State, recoverer: usize) {
         }
         Recoverer::Streamed(epoch, seq, queued, early) => {
             let ledger = early.unwrap_or(state.ledger);
-            Recoverer::Writing(epoch, image(protocol, &ledger, queued, seq), 1)
+            let image = image(protocol, &ledger, queued, seq);
+            if park_unreadable(protocol, state, epoch, queued) {
+                Recoverer::Writing(epoch, image, 1)
+            } else {
+                Recoverer::Idle
+            }
         }
         Recoverer::Writing(epoch, _, 3) => loaded(protocol, state, epoch),
         Recoverer::Writing(epoch, image, chunk) => {
@@ -131,6 +139,21 @@ pub(crate) fn step(protocol: &Protocol, state: &mut State, recoverer: usize) {
 fn take_epoch(state: &mut State, early: Option<Ledger>) -> Recoverer {
     state.ledger.epoch += 1;
     Recoverer::Fenced(state.ledger.epoch, state.redis.server, early)
+}
+
+/// What a load cannot read it parks, under the epoch that it took. False: another load has taken over.
+fn park_unreadable(protocol: &Protocol, state: &mut State, epoch: Epoch, queued: Queued) -> bool {
+    for order in protocol.orders().filter(|&o| protocol.request(o).kind == Kind::Unreadable) {
+        let slot = usize::from(order);
+        let Some(seq) = queued[slot].filter(|_| state.ledger.status(order).is_none()) else { continue };
+        if state.ledger.epoch != epoch {
+            return false;
+        }
+        if protocol.keeps(Clause::LoadParksUnreadable) {
+            state.ledger.parked[slot] = Some(seq);
+        }
+    }
+    true
 }
 
 fn loaded(protocol: &Protocol, state: &mut State, epoch: Epoch) -> Recoverer {
@@ -162,9 +185,15 @@ fn image(protocol: &Protocol, ledger: &Ledger, queued: Queued, redis_seq: Seq) -
         let parked = ledger.parked[slot].is_some() && protocol.keeps(Clause::RecoverCountsParked);
         let (status, held) = match ledger.rows[slot] {
             Some(row) => (row.status(), row.confirmed),
-            None if queued[slot].is_some() || parked => (Status::Processing, true),
+            None if queued[slot].is_some() || parked => {
+                (Status::Processing, request.kind != Kind::Unreadable)
+            }
             None => continue,
         };
+        if request.kind == Kind::Unreadable {
+            image.unheld |= bit(order);
+            image.dropped |= bit(order);
+        }
         image.states[slot] = Some(status);
         image.left -= i8::from(held);
         image.quota[usize::from(request.user)] += i8::from(held);

@@ -4,7 +4,7 @@ use crate::Protocol;
 use crate::bounds::Clause;
 use crate::ledger::Verdict;
 use crate::recover::Image;
-use crate::state::{Epoch, KEYS, ORDERS, Order, Sent, Seq, Status, USERS};
+use crate::state::{Epoch, KEYS, ORDERS, Order, Sent, Seq, Status, USERS, bit};
 
 /// An entry of the stream, as a drainer takes it away. Ids count per Redis: after a rollback they repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +34,10 @@ pub(crate) struct Sale {
     pub(crate) quota: [i8; USERS],
     pub(crate) keys: [Option<Order>; KEYS],
     pub(crate) states: [Option<Status>; ORDERS],
+    /// The book is of another type: nothing can be read of quota, keys and states.
+    pub(crate) damaged: bool,
+    /// Parked orders whose unit a load gave back, because nobody knows what they hold; as bits.
+    pub(crate) unheld: u8,
     /// By order, with whether it was delivered to a drainer (so that it can only be claimed).
     pub(crate) stream: [Option<(Entry, bool)>; ORDERS],
 }
@@ -94,6 +98,11 @@ impl Redis {
             || protocol.keeps(Clause::Epoch) && self.sale.epoch != epoch
             || protocol.keeps(Clause::Loading) && self.sale.loading
             || self.foreign(protocol)
+            || self.is_damaged(protocol)
+    }
+
+    pub(crate) fn is_damaged(&self, protocol: &Protocol) -> bool {
+        protocol.keeps(Clause::DamageFences) && self.sale.damaged
     }
 
     /// Loaded into another server than this one, or before it restarted.
@@ -169,6 +178,14 @@ impl Redis {
             self.sale.stream[usize::from(held)] = None;
         }
         settled
+    }
+
+    /// `settle.lua` for an order that was failed by hand, whose entry is long gone.
+    pub(crate) fn settle_discarded(&mut self, protocol: &Protocol, epoch: Epoch, order: Order) -> Settled {
+        if self.fenced(protocol, epoch) {
+            return Settled::Fenced;
+        }
+        self.apply(protocol, order, Verdict::Failed { duplicate_of: None })
     }
 
     fn apply(&mut self, protocol: &Protocol, order: Order, verdict: Verdict) -> Settled {
@@ -247,12 +264,14 @@ impl Redis {
             sale.quota = [0; USERS];
             sale.keys = [None; KEYS];
             sale.states = [None; ORDERS];
+            sale.damaged = false;
+            sale.unheld = image.unheld;
         } else {
             sale.quota = image.quota;
             sale.keys = image.keys;
             sale.states = image.states;
-            for (_, delivered) in sale.stream.iter_mut().flatten() {
-                *delivered = false;
+            for (order, slot) in (0u8..).zip(&mut sale.stream) {
+                *slot = slot.filter(|_| image.dropped & bit(order) == 0).map(|(entry, _)| (entry, false));
             }
         }
         true

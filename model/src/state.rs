@@ -4,6 +4,7 @@
 
 use crate::drainer::Drainer;
 use crate::ledger::Ledger;
+use crate::operator::Operator;
 use crate::recover::{LoadCall, Recoverer};
 use crate::redis::{Redis, Sale};
 use crate::status::Reader;
@@ -98,6 +99,8 @@ pub(crate) struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub(crate) redis: Redis,
+    /// The master before, where it still answers.
+    pub(crate) old: Option<Redis>,
     /// An older copy of the sale that may come back.
     pub(crate) copy: Option<Sale>,
     pub(crate) ledger: Ledger,
@@ -109,6 +112,7 @@ pub struct State {
     /// A delayed call of a recoverer.
     pub(crate) late: Option<LoadCall>,
     pub(crate) reader: Reader,
+    pub(crate) operator: Operator,
     pub(crate) losses: u8,
     pub(crate) late_calls: u8,
     pub(crate) memory: Memory,

@@ -11,6 +11,8 @@ const REFUSED_THEN_REPEAT: &[Request] =
     &[Request { kind: Kind::Refused, ..Request::plain(0, 0) }, Request::plain(1, 1), Request::plain(1, 1)];
 const UNDECODABLE_AND_OTHER: &[Request] =
     &[Request { kind: Kind::Undecodable, ..Request::plain(0, 0) }, Request::plain(1, 1)];
+const UNREADABLE_AND_OTHER: &[Request] =
+    &[Request { kind: Kind::Unreadable, ..Request::plain(0, 0) }, Request::plain(1, 1)];
 const REFUSED_AND_OTHER: &[Request] =
     &[Request { kind: Kind::Refused, ..Request::plain(0, 0) }, Request::plain(1, 1)];
 
@@ -28,6 +30,7 @@ pub const DRAIN: Bounds = Bounds {
     loss: Loss::Restart,
     late_calls: 0,
     status_reads: false,
+    discards: false,
 };
 
 /// As [`DRAIN`], with stock for everybody: the quota refuses.
@@ -51,6 +54,23 @@ pub const LOSS_GIVE_BACK: Bounds = Bounds { requests: REFUSED_AND_OTHER, recover
 
 /// An entry that is parked, around a loss.
 pub const LOSS_PARKED: Bounds = Bounds { requests: UNDECODABLE_AND_OTHER, recovers: 1, ..LOSS };
+
+/// An entry that nobody can read, around a loss: a drainer or a load parks it.
+pub const LOSS_UNREADABLE: Bounds = Bounds { requests: UNREADABLE_AND_OTHER, drainers: 1, ..LOSS_PARKED };
+
+/// An operator discards what is parked while the sale is recovered.
+pub const DISCARD: Bounds =
+    Bounds { drainers: 1, losses: 0, recovers: 2, discards: true, replies_lost: false, ..LOSS_PARKED };
+
+/// A replica is promoted while the old master still answers buyers, and who asks for a status.
+pub const FAILOVER: Bounds =
+    Bounds { requests: ONE, drainers: 1, recovers: 1, loss: Loss::Failover, status_reads: true, ..LOSS };
+
+/// The same with two buyers, and without the status.
+pub const FAILOVER_TWO: Bounds = Bounds { requests: TWO_USERS, status_reads: false, ..FAILOVER };
+
+/// The book is overwritten.
+pub const DAMAGE: Bounds = Bounds { loss: Loss::Damage, recovers: 2, ..FAILOVER };
 
 /// Redis loses data twice.
 pub const LOSS_TWICE: Bounds = Bounds { requests: ONE, losses: 2, ..LOSS };
@@ -111,6 +131,11 @@ pub const ALL: &[(&str, Bounds)] = &[
     ("loss, repeat", LOSS_REPEAT),
     ("loss, give back", LOSS_GIVE_BACK),
     ("loss, parked", LOSS_PARKED),
+    ("loss, unreadable", LOSS_UNREADABLE),
+    ("discard", DISCARD),
+    ("failover", FAILOVER),
+    ("failover, two", FAILOVER_TWO),
+    ("damage", DAMAGE),
     ("loss, twice", LOSS_TWICE),
     ("race", RACE),
     ("race, loss", RACE_LOSS),

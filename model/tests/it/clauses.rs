@@ -2,13 +2,13 @@
 //! that it can fail.
 
 use flashsale_model::properties::{
-    GIVES_BACK_FAILED_ONLY, GIVES_BACK_ONCE, KEYS_NAME_ORDERS, NEVER_OVERSOLD, NO_REPEAT_OF_ITSELF,
-    NONE_DROPPED, ONE_ID_PER_KEY, ONE_ROW_PER_KEY, QUOTA_ADDS_UP, REFUSAL_HOLDS, SEQUENCE_AHEAD,
-    STATUS_FORWARD, STOCK_ADDS_UP, WITHIN_QUOTA,
+    ACCEPTED_FOUND, GIVES_BACK_FAILED_ONLY, GIVES_BACK_ONCE, KEYS_NAME_ORDERS, NEVER_OVERSOLD,
+    NO_REPEAT_OF_ITSELF, NONE_DROPPED, ONE_ID_PER_KEY, ONE_ROW_PER_KEY, QUOTA_ADDS_UP, REFUSAL_HOLDS,
+    SEQUENCE_AHEAD, STATUS_FORWARD, STOCK_ADDS_UP, WITHIN_QUOTA,
 };
 use flashsale_model::worlds::{
-    DRAIN, GIVE_BACK, LOSS_GIVE_BACK, LOSS_PARKED, LOSS_REPEAT, RACE_LOSS, REPEATS, SILENT_CROWD, SILENT_ONE,
-    SILENT_QUOTA, SILENT_REPEAT, STATUS,
+    DAMAGE, DISCARD, DRAIN, FAILOVER, GIVE_BACK, LOSS_PARKED, LOSS_REPEAT, LOSS_UNREADABLE, RACE_LOSS,
+    REPEATS, SILENT_CROWD, SILENT_ONE, SILENT_QUOTA, SILENT_REPEAT, STATUS,
 };
 use flashsale_model::{Bounds, Clause, Protocol, Search};
 
@@ -38,18 +38,24 @@ const NEEDED: &[(Clause, Bounds, &str)] = &[
     (Clause::ReadLedgerAfterFence, RACE_LOSS, STOCK_ADDS_UP),
     (Clause::RecoverCountsParked, LOSS_PARKED, QUOTA_ADDS_UP),
     (Clause::SequenceRises, SILENT_REPEAT, SEQUENCE_AHEAD),
+    (Clause::Epoch, FAILOVER, NONE_DROPPED),
+    (Clause::DamageFences, DAMAGE, ACCEPTED_FOUND),
+    (Clause::LoadParksUnreadable, LOSS_UNREADABLE, NONE_DROPPED),
+    (Clause::LetterStaysUntilTold, DISCARD, STOCK_ADDS_UP),
     (Clause::StatusFromOpenOnly, STATUS, STATUS_FORWARD),
+    (Clause::StatusChecksEpoch, FAILOVER, STATUS_FORWARD),
+    (Clause::RecordedChecksEpoch, FAILOVER, ACCEPTED_FOUND),
     (Clause::StatusLooksAgain, STATUS, STATUS_FORWARD),
 ];
 
 /// Without this clause alone nothing breaks, in the world where it is most at stake. Its comment says why it is there.
 const SPARE: &[(Clause, Bounds)] = &[
-    (Clause::Epoch, LOSS_GIVE_BACK),
     (Clause::DuplicateKeyToFirst, SILENT_REPEAT),
     (Clause::ParkChecksRow, LOSS_PARKED),
     (Clause::EnterChecksEpoch, RACE_LOSS),
     (Clause::LoadedChecksEpoch, RACE_LOSS),
     (Clause::ReadStreamBeforeLedger, RACE_LOSS),
+    (Clause::DiscardChecksEpoch, DISCARD),
 ];
 
 #[test]

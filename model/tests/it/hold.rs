@@ -1,7 +1,8 @@
 //! The protocol as it is: in no state of any world is a promise broken, and what makes trouble is reached.
 
 use flashsale_model::properties::{
-    DUPLICATE, GIVEN_BACK, GONE, LOST, PARKED, RECOVERED, REPLAYED, SOLD_OUT, TAKEN_OVER,
+    DISCARDED, DUPLICATE, GIVEN_BACK, GONE, LOST, OLD_MASTER, PARKED, RECOVERED, REPLAYED, SOLD_OUT,
+    TAKEN_OVER,
 };
 use flashsale_model::{Bounds, Protocol, Search, worlds};
 
@@ -58,6 +59,27 @@ fn redis_loses_writes_around_a_failed_order() {
 #[test]
 fn redis_loses_writes_around_a_parked_order() {
     holds(worlds::LOSS_PARKED, &[RECOVERED, LOST, PARKED]);
+}
+
+#[test]
+fn redis_loses_writes_around_an_entry_that_nobody_can_read() {
+    holds(worlds::LOSS_UNREADABLE, &[RECOVERED, LOST, PARKED]);
+}
+
+#[test]
+fn a_parked_order_is_discarded_while_the_sale_is_recovered() {
+    holds(worlds::DISCARD, &[RECOVERED, PARKED, DISCARDED]);
+}
+
+#[test]
+fn a_replica_is_promoted_and_the_old_master_still_answers() {
+    holds(worlds::FAILOVER, &[RECOVERED, LOST, OLD_MASTER]);
+    holds(worlds::FAILOVER_TWO, &[RECOVERED, LOST, OLD_MASTER]);
+}
+
+#[test]
+fn the_book_is_overwritten() {
+    holds(worlds::DAMAGE, &[RECOVERED]);
 }
 
 #[test]
