@@ -7,7 +7,7 @@
 -- ARGV  1 script version  2 epoch  3 load token  4 step, then what the step needs
 --   'start'  run id                               fences the sale under the new epoch and takes the load;
 --                                                 the run id is that of the server the caller looked at
---   'clear'  number                               removes stock, product and book
+--   'clear'  number                               removes stock and product, and begins a book of this epoch
 --   'stock' | 'product' | 'book'  number, field, value, …
 --   'queue'  number, entry id, …                  the group starts anew at 0; these entries are deleted
 --   'open'   number, state, starts ms, ends ms, seq
@@ -59,6 +59,8 @@ if chunk ~= last and chunk ~= last + 1 then return { 'fenced', 'chunk' } end
 local HASHES = { stock = KEYS[2], product = KEYS[3], book = KEYS[4] }
 if step == 'clear' then
   redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4])
+  -- So that there is a book from now on, and one that is removed is not taken for one without orders.
+  redis.call('HSET', KEYS[4], 'epoch', ARGV[2])
 elseif HASHES[step] then
   redis.call('HSET', HASHES[step], unpack(ARGV, 6))
 elseif step == 'queue' then

@@ -2,14 +2,14 @@
 -- look: what this Redis says of a sale, in one step, without judging it.
 --
 -- KEYS  1 sale  2 stock  3 product  4 book  5 queue
--- ARGV  1 script version  2 fields of the book to read (o/ and q/ fields), …
+-- ARGV  1 script version  2 fields of the book to read (o and q fields), …
 --
 -- Replies
 --   {'missing', now ms, run id of this server}
 --   {'ok', now ms, run id of this server, epoch, state, seq, token ('' if none), sound ('1' if the sale was
 --    loaded into this server, else '0'), script version, starts ms, ends ms, {product, left, …},
---    number of products with limit and price, intact ('0' if the book is of another type, or the queue of
---    another one or without its group, else '1'), {field's value or '', …}}
+--    number of products with limit and price, intact ('0' if there is no book of this epoch, or no queue
+--    with its group, else '1'), {field's value or '', …}}
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -17,20 +17,22 @@ local function kind(key) return redis.call('TYPE', key).ok end
 -- A key of another type is damage, and holds nothing.
 local function is_hash(key) return kind(key) == 'hash' end
 
--- A sale without orders has no book yet; its queue and the group are there from the load on.
+local sale = {}
+if is_hash(KEYS[1]) then
+  sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'seq', 'token', 'version', 'run_id', 'starts_ms',
+    'ends_ms')
+end
+
+-- The book with its epoch, the queue and its group are there from the load on.
 local function is_intact()
-  if kind(KEYS[4]) ~= 'none' and not is_hash(KEYS[4]) or kind(KEYS[5]) ~= 'stream' then return false end
+  if not is_hash(KEYS[4]) or redis.call('HGET', KEYS[4], 'epoch') ~= sale[1] then return false end
+  if kind(KEYS[5]) ~= 'stream' then return false end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[5])) do
     if group[2] == 'drain' then return true end
   end
   return false
 end
 
-local sale = {}
-if is_hash(KEYS[1]) then
-  sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'seq', 'token', 'version', 'run_id', 'starts_ms',
-    'ends_ms')
-end
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if not sale[1] then return { 'missing', now, run_id } end
 

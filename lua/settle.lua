@@ -6,14 +6,14 @@
 -- KEYS  1 sale  2 stock  3 product  4 book  5 queue
 -- ARGV  1 script version  2 epoch (that of the batch's begin)
 --       then per verdict (at most 500, of at most 20 lines):
---         entry id ('' if there is none), the entry's 'order' field ('' if it has none), o/ field,
+--         entry id ('' if there is none), the entry's 'order' field ('' if it has none), o field,
 --         verdict: 'confirmed' | 'failed' | 'parked', reason ('' unless failed),
---         k/ field ('' to leave it), its value (order id, space, fingerprint),
---         number of lines, then per line: product, quantity, q/ field
+--         k field ('' to leave it), its value (order id and fingerprint),
+--         number of lines (0 unless failed), then per line: product, quantity, q field
 --
 -- Replies
 --   {'fenced', why}                          nothing was changed
---   {'ok', {o/ field…}, {o/ field…}}         confirmed or failed orders whose state, or the stock or quota
+--   {'ok', {o field…}, {o field…}}         confirmed or failed orders whose state, or the stock or quota
 --                                            they would go back to, cannot be read, so that Redis is to be
 --                                            recovered; and orders whose units went back now
 --
@@ -29,18 +29,31 @@ if sale[1] ~= ARGV[1] then return { 'fenced', 'version' } end
 if sale[2] ~= ARGV[2] then return { 'fenced', 'epoch' } end
 if sale[3] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return { 'fenced', 'run_id' } end
 if sale[4] == 'loading' then return { 'fenced', 'loading' } end
+if redis.call('HGET', KEYS[4], 'epoch') ~= ARGV[2] then return { 'fenced', 'book' } end
 
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+-- After the letter of a state: five bytes of milliseconds since 2020.
+local now = struct.pack('>I5', time[1] * 1000 + math.floor(time[2] / 1000) - 1577836800000)
 
--- After Redis lost its tail, another order may have got the same entry id.
-local function holds(entry_id, order)
-  local entry = redis.call('XRANGE', KEYS[5], entry_id, entry_id)[1]
-  if not entry then return false end
-  for i = 1, #entry[2], 2 do
-    if entry[2][i] == 'order' then return entry[2][i + 1] == order end
+-- Which order the stream holds under an entry id; false if it holds none. After Redis lost its tail, another
+-- order may have got the same id. A batch is a stretch of the stream, as a rule, which one call reads; what
+-- that has not met is asked for by itself.
+local order_of = {}
+local function read(first, last, count)
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[5], first, last, 'COUNT', count)) do
+    local fields, order = entry[2], ''
+    for i = 1, #fields, 2 do
+      if fields[i] == 'order' then order = fields[i + 1] break end
+    end
+    order_of[entry[1]] = order
   end
-  return order == ''
+end
+local function holds(entry_id, order)
+  if order_of[entry_id] == nil then
+    order_of[entry_id] = false
+    read(entry_id, entry_id, 1)
+  end
+  return order_of[entry_id] == order
 end
 
 local function counts(key, field)
@@ -49,20 +62,19 @@ local function counts(key, field)
 end
 
 -- Read and check everything first; a script that dies half way is not rolled back.
-local verdicts, arg = {}, 3
+local verdicts, fields, entries, arg = {}, {}, {}, 3
 while arg <= #ARGV do
   local verdict = {
-    entry_id = ARGV[arg], field = ARGV[arg + 2], word = ARGV[arg + 3], reason = ARGV[arg + 4],
-    k = ARGV[arg + 5], k_value = ARGV[arg + 6], lines = {},
+    entry_id = ARGV[arg], order = ARGV[arg + 1], field = ARGV[arg + 2], word = ARGV[arg + 3],
+    reason = ARGV[arg + 4], k = ARGV[arg + 5], k_value = ARGV[arg + 6], lines = {},
   }
+  if verdict.entry_id ~= '' then entries[#entries + 1] = verdict.entry_id end
   local count = tonumber(ARGV[arg + 7])
-  verdict.held = verdict.entry_id ~= '' and holds(verdict.entry_id, ARGV[arg + 1])
-  verdict.state = redis.call('HGET', KEYS[4], verdict.field)
   arg = arg + 8
   for i = 1, count do
     local quantity = ARGV[arg + 1]
     if not (quantity and #quantity < 6 and string.find(quantity, '^[1-9]%d*$')) then
-      return redis.error_reply('INVALID quantity of ' .. verdict.field)
+      return redis.error_reply('INVALID quantity of product ' .. ARGV[arg])
     end
     verdict.lines[i] = { product = ARGV[arg], quantity = quantity, q = ARGV[arg + 2] }
     -- Adding to a field that is lost would hide the loss, and to one that is no number would die half way.
@@ -72,32 +84,48 @@ while arg <= #ARGV do
     arg = arg + 3
   end
   verdicts[#verdicts + 1] = verdict
+  fields[#fields + 1] = verdict.field
 end
+if #verdicts == 0 then return { 'ok', {}, {} } end
+if #entries > 1 then read(entries[1], entries[#entries], #entries) end
+local states = redis.call('HMGET', KEYS[4], unpack(fields))
 
 local KNOWN = { Q = true, P = true, C = true, F = true }
-local missing, given_back, done = {}, {}, {}
-for _, verdict in ipairs(verdicts) do
-  local letter = verdict.state and string.sub(verdict.state, 1, 1)
+local missing, given_back, done, book, settled = {}, {}, {}, {}, {}
+local function set(field, value)
+  book[#book + 1] = field
+  book[#book + 1] = value
+end
+for at, verdict in ipairs(verdicts) do
+  local held = verdict.entry_id ~= '' and holds(verdict.entry_id, verdict.order)
   -- The same order twice in one batch: the second sees what the first did.
-  if done[verdict.field] then letter = done[verdict.field] end
+  local letter = done[verdict.field] or states[at] and string.sub(states[at], 1, 1)
   if verdict.word ~= 'parked' and (not KNOWN[letter] or verdict.damaged and letter ~= 'C' and letter ~= 'F') then
     missing[#missing + 1] = verdict.field
   elseif verdict.word == 'confirmed' and (letter == 'Q' or letter == 'P') then
-    redis.call('HSET', KEYS[4], verdict.field, 'C' .. now, verdict.k, verdict.k_value)
+    set(verdict.field, 'C' .. now)
+    set(verdict.k, verdict.k_value)
     done[verdict.field] = 'C'
   elseif verdict.word == 'failed' and (letter == 'Q' or letter == 'P') then
-    redis.call('HSET', KEYS[4], verdict.field, 'F' .. now .. ' ' .. verdict.reason)
-    if verdict.k ~= '' then redis.call('HSET', KEYS[4], verdict.k, verdict.k_value) end
-    for _, line in ipairs(verdict.lines) do
-      redis.call('HINCRBY', KEYS[2], line.product, line.quantity)
-      redis.call('HINCRBY', KEYS[4], line.q, '-' .. line.quantity)
-    end
-    given_back[#given_back + 1] = verdict.field
+    set(verdict.field, 'F' .. now .. verdict.reason)
+    if verdict.k ~= '' then set(verdict.k, verdict.k_value) end
+    given_back[#given_back + 1] = verdict
     done[verdict.field] = 'F'
   end
-  if verdict.held then
-    redis.call('XACK', KEYS[5], 'drain', verdict.entry_id)
-    redis.call('XDEL', KEYS[5], verdict.entry_id)
+  if held then settled[#settled + 1] = verdict.entry_id end
+end
+
+-- One call for all of a kind: each costs about as much as what it does for one order.
+if #book > 0 then redis.call('HSET', KEYS[4], unpack(book)) end
+for at, verdict in ipairs(given_back) do
+  for _, line in ipairs(verdict.lines) do
+    redis.call('HINCRBY', KEYS[2], line.product, line.quantity)
+    redis.call('HINCRBY', KEYS[4], line.q, '-' .. line.quantity)
   end
+  given_back[at] = verdict.field
+end
+if #settled > 0 then
+  redis.call('XACK', KEYS[5], 'drain', unpack(settled))
+  redis.call('XDEL', KEYS[5], unpack(settled))
 end
 return { 'ok', missing, given_back }

@@ -8,7 +8,7 @@ use axum::{
     body::to_bytes,
     extract::{Request, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
@@ -16,7 +16,7 @@ use axum::{
 };
 use flashsale_core::{IdempotencyKey, Items, OrderId, ProductId, Quantity, SaleId, UserId};
 use flashsale_server::{Patience, listen, serve};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 /// What it answers to everybody.
@@ -24,6 +24,44 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Answer {
     Accepted,
     SoldOut,
+}
+
+/// Read as the real server reads an order that has nothing unusual about it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Order<'a> {
+    #[serde(borrow)]
+    idempotency_key: &'a str,
+    items: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    product_id: i64,
+    quantity: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted<'a> {
+    order_id: OrderId,
+    message: &'static str,
+    idempotency_key: &'a IdempotencyKey,
+    status_poll_url: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SoldOut {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    instance: &'static str,
+    code: &'static str,
+    product_id: ProductId,
+    left: u32,
 }
 
 /// Serves until it is killed, with the real server's sockets and timers.
@@ -46,12 +84,12 @@ async fn place(State(answer): State<Answer>, request: Request) -> Response {
 async fn read(request: Request) -> Result<(IdempotencyKey, ProductId)> {
     let (parts, body) = request.into_parts();
     let _user: UserId = header(&parts.headers, "x-user-id")?.parse()?;
-    let body: Value = serde_json::from_slice(&to_bytes(body, 16 * 1024).await?)?;
-    let key = body["idempotencyKey"].as_str().context("no key")?.parse()?;
-    let lines = body["items"].as_array().context("no items")?.iter().map(|line| {
-        let product = ProductId::try_from(line["productId"].as_i64().context("no product")?)?;
-        anyhow::Ok((product, Quantity::try_from(line["quantity"].as_i64().context("no quantity")?)?))
-    });
+    let body = to_bytes(body, 16 * 1024).await?;
+    let Order { idempotency_key, items } = serde_json::from_slice(&body)?;
+    let key = idempotency_key.parse()?;
+    let lines = items
+        .iter()
+        .map(|line| anyhow::Ok((ProductId::try_from(line.product_id)?, Quantity::try_from(line.quantity)?)));
     let items = Items::merge(lines.collect::<Result<Vec<_>>>()?)?;
     let (product, _) = items.iter().next().context("no lines")?;
     Ok((key, product))
@@ -64,26 +102,30 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str> {
 fn accepted(key: &IdempotencyKey) -> Response {
     let id = OrderId::new(SaleId::try_from(1).expect("a sale"));
     let path = format!("/api/orders/status/{id}");
-    let body = json!({
-        "orderId": id,
-        "message": "The order is accepted. Ask statusPollUrl what becomes of it.",
-        "idempotencyKey": key,
-        "statusPollUrl": path,
+    let body = axum::Json(Accepted {
+        order_id: id,
+        message: "The order is accepted. Ask statusPollUrl what becomes of it.",
+        idempotency_key: key,
+        status_poll_url: &path,
     });
-    let headers = [(LOCATION, path), (RETRY_AFTER, "1".to_owned())];
-    (StatusCode::ACCEPTED, headers, axum::Json(body)).into_response()
+    let location = HeaderValue::from_str(&path).expect("a UUID is visible ASCII");
+    let headers = [(LOCATION, location), (RETRY_AFTER, HeaderValue::from_static("1"))];
+    (StatusCode::ACCEPTED, headers, body).into_response()
 }
 
 fn sold_out(product: ProductId) -> Response {
-    let body = json!({
-        "type": "urn:flashsale:problem:sold-out",
-        "title": "Sold out",
-        "status": 409,
-        "detail": format!("product {product} is sold out"),
-        "instance": "/api/orders",
-        "code": "sold-out",
-        "productId": product,
-        "left": 0,
+    let body = axum::Json(SoldOut {
+        r#type: "urn:flashsale:problem:sold-out",
+        title: "Sold out",
+        status: 409,
+        detail: format!("product {product} is sold out"),
+        instance: "/api/orders",
+        code: "sold-out",
+        product_id: product,
+        left: 0,
     });
-    (StatusCode::CONFLICT, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    let mut response = (StatusCode::CONFLICT, body).into_response();
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, problem);
+    response
 }

@@ -36,6 +36,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -94,6 +95,10 @@ enum Role {
     #[command(hide = true)]
     Bare { answer: bare::Answer },
 }
+
+/// The server's: what stands beside it is to lack nothing that it has.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     // An engine on a new database says that its tables are missing; they are made right after. That PostgreSQL

@@ -1,7 +1,7 @@
 //! `reserve.lua`, called without the engine: what Redis itself can do.
 
 use anyhow::{Context, Result, bail, ensure};
-use flashsale_core::{Admission, OrderId, ProductId, Refusal, SaleId};
+use flashsale_core::{Admission, OrderId, Refusal, SaleId};
 use redis::{Cmd, Value, aio::MultiplexedConnection};
 
 use crate::{
@@ -18,9 +18,8 @@ const CONTRACT: &str = "\
 -- ARGV  1 script version  2 epoch
 --       3 the highest seq that the caller has seen of this sale
 --       4 not-after, in microseconds of this server's clock
---       then per order (at most 128, of at most 20 lines):
---         order id, k/ field, o/ field, fingerprint, user, key, request id ('' if none), number of lines,
---         then per line: product, quantity, q/ field
+--       then per order (at most 128):
+--         order id, user, key, fingerprint, request id ('' if none), lines as product:quantity,… (at most 20)
 ";
 
 /// The most orders of one call.
@@ -37,7 +36,7 @@ pub(crate) struct Raw {
     version: String,
     epoch: String,
     sale: SaleId,
-    products: Vec<ProductId>,
+    lines: String,
 }
 
 impl Raw {
@@ -48,7 +47,8 @@ impl Raw {
             ["sale", "stock", "product", "book", "queue"].map(|name| format!("fs:{{{}}}:{name}", shop.sale));
         let (version, epoch) =
             redis::cmd("HMGET").arg(&keys[0]).arg("version").arg("epoch").query_async(redis).await?;
-        Ok(Self { sha, keys, version, epoch, sale: shop.sale, products: shop.products.clone() })
+        let lines: Vec<_> = shop.products.iter().map(|product| format!("{product}:1")).collect();
+        Ok(Self { sha, keys, version, epoch, sale: shop.sale, lines: lines.join(",") })
     }
 
     /// The call that decides these orders, each of one of every product.
@@ -57,18 +57,16 @@ impl Raw {
         command.arg(&self.sha).arg(self.keys.len()).arg(&self.keys[..]).arg(&self.version).arg(&self.epoch);
         command.arg(0).arg(NOT_AFTER);
         for Buyer { user, key } in buyers {
-            let id = OrderId::new(self.sale);
-            command.arg(id.to_string()).arg(format!("k/{user}/{key}")).arg(format!("o/{id}"));
-            // It is only compared with that of a repeat, of which there are none.
+            let id = OrderId::new(self.sale).as_uuid();
+            let key = uuid::Uuid::try_parse(key.as_str()).expect("a buyer's key is a UUID");
             command
-                .arg("10123456789abcdef")
+                .arg(&id.as_bytes()[..12])
                 .arg(user.as_str())
-                .arg(key.as_str())
+                .arg([b"#", &key.as_bytes()[..]].concat())
+                // It is only compared with that of a repeat, of which there are none.
+                .arg(b"\x01\x01\x23\x45\x67\x89\xab\xcd\xef")
                 .arg("")
-                .arg(self.products.len());
-            for product in &self.products {
-                command.arg(product.get()).arg(1).arg(format!("q/{user}/{product}"));
-            }
+                .arg(&self.lines);
         }
         command
     }
@@ -80,8 +78,7 @@ pub(crate) fn expect_admitted(reply: Value, orders: usize) -> Result<()> {
     let word = |value: &Value| matches!(value, Value::BulkString(word) if word == b"ok");
     ensure!(reply.first().is_some_and(word) && reply.len() == 3 + orders, "reserve.lua answers {reply:?}");
     for answer in &reply[3..] {
-        let Value::Array(answer) = answer else { bail!("reserve.lua answers an order {answer:?}") };
-        let admitted = matches!(&answer[..], [Value::BulkString(word)] if word == b"admitted");
+        let admitted = matches!(answer, Value::BulkString(word) if word == b"admitted");
         ensure!(admitted, "reserve.lua answers an order {answer:?}");
     }
     Ok(())
@@ -123,7 +120,7 @@ mod tests {
         let word = |word: &str| Value::BulkString(word.as_bytes().to_vec());
         let reply = |answers: &[&str]| {
             let mut reply = vec![word("ok"), word("7"), word("1")];
-            reply.extend(answers.iter().map(|answer| Value::Array(vec![word(answer)])));
+            reply.extend(answers.iter().map(|answer| word(answer)));
             Value::Array(reply)
         };
         assert!(expect_admitted(reply(&["admitted", "admitted"]), 2).is_ok());

@@ -99,7 +99,8 @@ impl Bench {
             bail!("a new database has a sale");
         };
         let products = operator.sale(sale).await?.products.iter().map(|product| product.id).collect();
-        engine.keeper().keep_once().await?;
+        let mut keeper = engine.keeper();
+        Box::pin(keeper.keep_once()).await?;
         let admin_url = self.stack.database_url().to_owned();
         Ok(Shop { engine, sale, products, database_url, database, admin_url })
     }
@@ -196,7 +197,7 @@ impl Shop {
         let began = std::time::Instant::now();
         let mut confirmed = 0;
         loop {
-            let unit = drainer.drain_once(self.sale).await?;
+            let unit = Box::pin(drainer.drain_backlog(self.sale)).await?;
             if unit.read == 0 {
                 break;
             }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,6 +47,7 @@ pub(crate) struct Catalog {
     deadline: Duration,
     /// The highest seq that this process saw of each sale, and under which epoch.
     seen: Mutex<HashMap<SaleId, (Epoch, Seq)>>,
+    doubts: Notify,
 }
 
 impl Catalog {
@@ -56,6 +58,7 @@ impl Catalog {
             last: tokio::sync::Mutex::default(),
             deadline,
             seen: Mutex::default(),
+            doubts: Notify::new(),
         }
     }
 
@@ -111,6 +114,16 @@ impl Catalog {
             Some((epoch, seq)) if *epoch == sale.epoch => sale.recorded_seq.max(*seq),
             _ => sale.recorded_seq,
         }
+    }
+
+    /// An order was found to be fenced: the keeper of this process need not wait for its next look.
+    pub(crate) fn doubt(&self) {
+        self.doubts.notify_one();
+    }
+
+    /// Until somebody doubts, or has done so since this was last awaited.
+    pub(crate) async fn doubted(&self) {
+        self.doubts.notified().await;
     }
 
     /// Keeps the reading fresh until shutdown.

@@ -21,7 +21,7 @@ pub struct EngineConfig {
     pub postgres_deadline: Duration,
     /// Connections to PostgreSQL for everything but draining. Default 8.
     pub postgres_connections: u32,
-    /// Most orders that a drainer takes in one batch: 1 … 500. Default 250.
+    /// Most orders that a drainer takes in one batch: 1 … 500. Default 500.
     pub drain_batch: usize,
     /// A queue entry that another drainer has held for so long is taken over. Default 5 s.
     pub claim_idle: Duration,
@@ -39,7 +39,7 @@ impl EngineConfig {
             redis_deadline: Duration::from_secs(1),
             postgres_deadline: Duration::from_secs(5),
             postgres_connections: 8,
-            drain_batch: 250,
+            drain_batch: 500,
             claim_idle: Duration::from_secs(5),
         }
     }

@@ -34,7 +34,8 @@ pub struct DeadLetter {
     pub entry_id: String,
     /// The order, if the entry says which it is.
     pub order: Option<OrderId>,
-    /// The entry as it was read; bytes that are not text are shown as `\u{fffd}`.
+    /// The entry as it was read, order and key written out; other bytes that are not text are shown as
+    /// `\u{fffd}`.
     pub fields: Vec<(String, String)>,
     /// Why it was parked.
     pub reason: String,
@@ -58,18 +59,12 @@ pub enum Ended {
 
 impl From<StoredLetter> for DeadLetter {
     fn from(letter: StoredLetter) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             id: letter.id,
             sale: letter.sale,
+            fields: letter.entry.readable(letter.sale),
             entry_id: letter.entry.id,
             order: letter.order,
-            fields: letter
-                .entry
-                .fields
-                .chunks(2)
-                .map(|pair| (text(&pair[0]), pair.get(1).map_or_else(String::new, |v| text(v))))
-                .collect(),
             reason: letter.reason,
             parked_at: letter.parked_at,
             resolved: letter.resolved.map(Resolution::as_str),

@@ -145,18 +145,18 @@ impl Engine {
             Err(refusal) => return Ok(Admission::Refused(refusal)),
         };
         let fingerprint = Fingerprint::of(sale, &request.items);
-        let mut reservation = Reservation {
+        let mut reservation = Arc::new(Reservation {
             id: OrderId::new(sale),
             user: request.user,
             key: request.key,
             fingerprint,
             items: request.items,
             request_id: request.request_id,
-        };
+        });
         // 42 random bits within a millisecond: a taken id is rare, twice is a broken generator.
         for _ in 0..3 {
-            match self.ask(sale, reservation.clone()).await? {
-                Answer::IdTaken => reservation.id = OrderId::new(sale),
+            match self.ask(sale, Arc::clone(&reservation)).await? {
+                Answer::IdTaken => Arc::make_mut(&mut reservation).id = OrderId::new(sale),
                 Answer::Admitted => return Ok(Admission::Admitted(reservation.id)),
                 Answer::Replayed(id) => return Ok(Admission::Replayed(id)),
                 Answer::Refused(refusal) => return Ok(Admission::Refused(refusal)),
@@ -178,7 +178,7 @@ impl Engine {
         Ok(sale.ok_or(Refusal::ItemsSpanSales))
     }
 
-    async fn ask(&self, sale: SaleId, reservation: Reservation) -> Result<Answer> {
+    async fn ask(&self, sale: SaleId, reservation: Arc<Reservation>) -> Result<Answer> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.stores.config.redis_deadline;
         self.lanes.try_send(Waiting { sale, reservation, deadline, answer }).map_err(

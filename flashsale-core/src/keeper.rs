@@ -6,20 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    catalog::Catalog,
     engine::Stores,
-    error::Result,
+    error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
-    sale::{Epoch, Sale, Seq},
+    sale::{Epoch, Sale, SaleState, Seq},
     scripts::{self, Look, LookedSale},
     sql,
 };
 
 /// How often each sale is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// No sooner than this where an order was just found to be fenced: orders come by the thousand.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Sales that one process loads at once. Each has a connection to PostgreSQL for as long.
+const LOADS_AT_ONCE: usize = 3;
 /// A load that shows no end for so long, by nobody who holds the load's lock, was killed.
 const LOADING_FOR_LONG: Duration = Duration::from_secs(2);
 /// A sale that ended so long ago is removed from Redis.
@@ -44,6 +50,11 @@ pub struct Keeper {
     ahead: HashMap<SaleId, Instant>,
     /// Sales of which nothing is left in Redis, for good.
     purged: HashSet<SaleId>,
+    /// The loads at work here: a large one keeps no other sale waiting.
+    loads: JoinSet<(SaleId, Result<()>)>,
+    at_work: HashSet<SaleId>,
+    /// The first one that failed since this was last asked.
+    failed: Option<Error>,
 }
 
 /// What a sale needs, by what both stores say of it.
@@ -132,31 +143,60 @@ impl Keeper {
             alarmed: HashMap::new(),
             ahead: HashMap::new(),
             purged: HashSet::new(),
+            loads: JoinSet::new(),
+            at_work: HashSet::new(),
+            failed: None,
         }
     }
 
     /// Looks after all sales until shutdown. Only decides *when*.
     pub async fn run(mut self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.keep_once().await {
+            let began = Instant::now();
+            if let Err(error) = self.look_after_all().await {
                 tracing::warn!(%error, "the keeper could not look after all sales");
             }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = shutdown.cancelled() => {}
+            let doubted = async |catalog: &Catalog| {
+                catalog.doubted().await;
+                tokio::time::sleep_until((began + LOOK_AGAIN_AFTER).into()).await;
+            };
+            let stores = Arc::clone(&self.stores);
+            let pause = async {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = doubted(&stores.catalog) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            };
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    Some(ended) = self.loads.join_next() => self.note(ended),
+                }
             }
         }
+        // What is begun is ended: a sale that is half loaded sells nothing until another keeper finds it.
+        self.await_loads(0).await;
     }
 
     /// Looks at every sale once and does what it needs. The first error is returned after all were looked
     /// at.
     pub async fn keep_once(&mut self) -> Result<()> {
+        let looked = self.look_after_all().await;
+        self.await_loads(0).await;
+        looked.and(self.failed.take().map_or(Ok(()), Err))
+    }
+
+    async fn look_after_all(&mut self) -> Result<()> {
         let catalog = self.stores.catalog.refresh().await?;
+        let mut sales: Vec<_> =
+            catalog.sales.values().filter(|sale| !self.purged.contains(&sale.id)).collect();
+        // Of many that are lost at once, those that sell come first, and of these the small ones.
+        sales.sort_by_key(|sale| (sale.state != SaleState::Open, sale.recorded_seq));
         let mut result = Ok(());
-        for sale in
-            catalog.sales.values().filter(|sale| !self.purged.contains(&sale.id)).cloned().collect::<Vec<_>>()
-        {
-            if let Err(error) = self.keep(&sale).await {
+        for sale in sales {
+            if let Err(error) = self.keep(sale).await {
                 result = result.and(Err(error));
             }
         }
@@ -164,6 +204,9 @@ impl Keeper {
     }
 
     async fn keep(&mut self, sale: &Sale) -> Result<()> {
+        if self.at_work.contains(&sale.id) {
+            return Ok(());
+        }
         let stores = Arc::clone(&self.stores);
         let keys = SaleKeys::new(sale.id);
         let floor = stores.catalog.floor(sale);
@@ -191,14 +234,14 @@ impl Keeper {
                     );
                 }
             }
-            Need::Load(why) => self.load(sale, why).await?,
+            Need::Load(why) => self.load(sale, why).await,
             Need::Wait { token } => {
                 let now = (sale.epoch, token, Instant::now());
                 let since = self.loading.entry(sale.id).or_insert_with(|| now.clone());
                 if (since.0, &since.1) != (now.0, &now.1) {
                     *since = now;
                 } else if since.2.elapsed() >= LOADING_FOR_LONG {
-                    self.load(sale, "a load was left unfinished").await?;
+                    self.load(sale, "a load was left unfinished").await;
                 }
             }
             Need::Carry => {
@@ -238,126 +281,32 @@ impl Keeper {
         Ok(())
     }
 
-    async fn load(&mut self, sale: &Sale, why: &str) -> Result<()> {
+    async fn load(&mut self, sale: &Sale, why: &'static str) {
         self.loading.remove(&sale.id);
-        self.stores.load(sale.id, sale.epoch, why, &|_| {}).await?;
-        Ok(())
+        self.await_loads(LOADS_AT_ONCE - 1).await;
+        let (stores, id, epoch) = (Arc::clone(&self.stores), sale.id, sale.epoch);
+        self.at_work.insert(id);
+        self.loads.spawn(async move { (id, stores.load(id, epoch, why, &|_| {}).await.map(drop)) });
+    }
+
+    /// Waits until at most so many loads are at work.
+    async fn await_loads(&mut self, left: usize) {
+        while self.loads.len() > left
+            && let Some(ended) = self.loads.join_next().await
+        {
+            self.note(ended);
+        }
+    }
+
+    fn note(&mut self, ended: Result<(SaleId, Result<()>), JoinError>) {
+        let (sale, result) = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        self.at_work.remove(&sale);
+        if let Err(error) = result {
+            tracing::warn!(%error, sale = sale.get(), "the keeper could not load a sale");
+            self.failed.get_or_insert(error);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::{DateTime, Utc};
-
-    use super::*;
-    use crate::sale::SaleState;
-
-    const NOW_MS: i64 = 1_700_000_000_000;
-
-    fn at(ms: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp_millis(ms).unwrap()
-    }
-
-    /// A sale that is loaded, healthy and under way, by the record and by Redis.
-    fn healthy() -> (Sale, LookedSale) {
-        let (starts_ms, ends_ms) = (NOW_MS - 1_000, NOW_MS + 1_000);
-        let sale = Sale {
-            id: SaleId::try_from(1).unwrap(),
-            slug: "test".to_owned(),
-            name: "Test".to_owned(),
-            currency: "USD".parse().unwrap(),
-            starts_at: at(starts_ms),
-            ends_at: at(ends_ms),
-            state: SaleState::Open,
-            epoch: Epoch(5),
-            loaded_epoch: Epoch(5),
-            recorded_seq: Seq(10),
-            recover_requested: Epoch(4),
-            purged_at: None,
-            products: Vec::new(),
-        };
-        let redis = LookedSale {
-            epoch: Epoch(5),
-            state: Some(SaleState::Open),
-            seq: Seq(10),
-            token: String::new(),
-            sound: true,
-            version: scripts::VERSION,
-            starts_ms,
-            ends_ms,
-            stock: HashMap::new(),
-            products: 0,
-            intact: true,
-            book: Vec::new(),
-        };
-        (sale, redis)
-    }
-
-    type Change = fn(&mut Sale, &mut LookedSale);
-
-    fn judged(change: Change, in_redis: bool) -> String {
-        let (mut sale, mut redis) = healthy();
-        change(&mut sale, &mut redis);
-        let seen = Look { now_ms: NOW_MS, server: String::new(), sale: in_redis.then_some(redis) };
-        format!("{:?}", need(&sale, sale.recorded_seq, &seen))
-    }
-
-    fn ended(sale: &mut Sale, redis: &mut LookedSale) {
-        redis.ends_ms = NOW_MS - KEEP_AFTER_END_MS;
-        redis.starts_ms = redis.ends_ms - 1;
-        (sale.starts_at, sale.ends_at) = (at(redis.starts_ms), at(redis.ends_ms));
-    }
-
-    #[test]
-    fn a_sale_in_redis_needs() {
-        let table: [(Change, &str); 24] = [
-            (|_, _| {}, "Nothing"),
-            (|_, redis| redis.intact = false, "Load"),
-            // While it is loading it is not whole, and an old master is not repaired by itself.
-            (|_, redis| (redis.intact, redis.state) = (false, None), "Wait"),
-            (|_, redis| (redis.intact, redis.epoch) = (false, Epoch(4)), "Alarm"),
-            (|sale, redis| (ended(sale, redis), redis.intact = false).1, "Load"),
-            (|_, redis| redis.seq = Seq(11), "Nothing"),
-            (|_, redis| redis.seq = Seq(9), "Load"),
-            (|_, redis| redis.sound = false, "Load"),
-            (|_, redis| redis.version -= 1, "Load"),
-            (|_, redis| redis.version += 1, "Alarm"),
-            (|_, redis| (redis.version, redis.state) = (redis.version + 1, None), "Alarm"),
-            (|sale, _| sale.recover_requested = Epoch(5), "Load"),
-            (|_, redis| redis.state = None, "Wait"),
-            // A server that was restarted while loading: the load that is under way will find out.
-            (|_, redis| (redis.state, redis.sound) = (None, false), "Wait"),
-            (|sale, _| sale.epoch = Epoch(6), "Load"),
-            (|_, redis| redis.epoch = Epoch(6), "Behind"),
-            (|_, redis| redis.epoch = Epoch(4), "Alarm"),
-            (|sale, redis| (sale.epoch, redis.epoch) = (Epoch(6), Epoch(4)), "Alarm"),
-            (|sale, _| sale.state = SaleState::Paused, "Carry"),
-            (|sale, _| sale.ends_at = at(NOW_MS + 2_000), "Carry"),
-            (ended, "Purge"),
-            (|sale, redis| (ended(sale, redis), sale.purged_at = Some(at(NOW_MS))).1, "Purge"),
-            // Redis would not be purged by a window that it does not have yet.
-            (|sale, redis| (ended(sale, redis), redis.ends_ms += 1).1, "Carry"),
-            (|sale, redis| (ended(sale, redis), redis.sound = false).1, "Load"),
-        ];
-        for (row, (change, expected)) in table.into_iter().enumerate() {
-            let need = judged(change, true);
-            assert!(need.starts_with(expected), "row {row}: {need}, not {expected}");
-        }
-    }
-
-    #[test]
-    fn a_sale_that_redis_does_not_hold_needs() {
-        let table: [(Change, &str); 5] = [
-            (|_, _| {}, "Load"),
-            (|sale, _| sale.epoch = Epoch(0), "Load"),
-            (|sale, _| sale.purged_at = Some(at(NOW_MS)), "Nothing"),
-            // Over, but its orders may wait in the record: it is loaded, then purged.
-            (ended, "Load"),
-            (|sale, redis| (ended(sale, redis), sale.epoch = Epoch(0)).1, "Purge"),
-        ];
-        for (row, (change, expected)) in table.into_iter().enumerate() {
-            let need = judged(change, false);
-            assert!(need.starts_with(expected), "row {row}: {need}, not {expected}");
-        }
-    }
-}
+mod tests;

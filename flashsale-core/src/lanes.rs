@@ -5,7 +5,6 @@
 //! answer; each answer travels in the channel that came with its order.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +29,8 @@ const CATCH_UP_WITHIN: Duration = Duration::from_millis(200);
 /// An order on its way to Redis.
 pub(crate) struct Waiting {
     pub sale: SaleId,
-    pub reservation: Reservation,
+    /// Shared with the caller, who asks again under another id if this one is taken.
+    pub reservation: Arc<Reservation>,
     /// After this instant nobody waits for the answer any more.
     pub deadline: Instant,
     pub answer: oneshot::Sender<Result<Answer>>,
@@ -58,12 +58,11 @@ impl Lane {
         let mut gathered = Vec::with_capacity(RESERVE_BATCH);
         // The lock is held while waiting: exactly one idle lane waits for orders, the others for the lock.
         while self.queue.lock().await.recv_many(&mut gathered, RESERVE_BATCH).await > 0 {
-            let mut by_sale: HashMap<SaleId, Vec<Waiting>> = HashMap::new();
-            for waiting in gathered.drain(..) {
-                by_sale.entry(waiting.sale).or_default().push(waiting);
-            }
-            for (sale, batch) in by_sale {
-                self.decide(sale, batch).await;
+            // The sort keeps the orders of a sale as they came.
+            gathered.sort_by_key(|waiting| waiting.sale);
+            while let Some(&Waiting { sale, .. }) = gathered.first() {
+                let end = gathered.partition_point(|waiting| waiting.sale == sale);
+                self.decide(sale, gathered.drain(..end).collect()).await;
             }
         }
     }
@@ -77,7 +76,7 @@ impl Lane {
                 waiting.answer.send(Err(Error::unavailable("waited too long for Redis; nothing was sent")));
         }
         let Some(until) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
-        let orders: Vec<_> = batch.iter().map(|waiting| &waiting.reservation).collect();
+        let orders: Vec<_> = batch.iter().map(|waiting| &*waiting.reservation).collect();
         let answers = match self.send(sale, &orders, until).await {
             Ok(answers) => answers,
             Err(failure) => orders.iter().map(|_| Err(failure.error(sale))).collect(),
@@ -184,6 +183,7 @@ impl Lane {
 
     /// Redis said `fenced`: perhaps the sale stands under a newer epoch than we know of.
     async fn catch_up(&self, known: Epoch, until: Instant) {
+        self.catalog.doubt();
         // Not for long: while PostgreSQL is away one fenced sale must not keep the lanes from the others.
         let until = until.min(Instant::now() + CATCH_UP_WITHIN);
         if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), self.catalog.refresh()).await {

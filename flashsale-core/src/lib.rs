@@ -134,6 +134,7 @@ mod money;
 mod monitor;
 mod operator;
 mod order;
+mod packed;
 mod preflight;
 mod queue;
 mod rate_limit;
@@ -170,4 +171,6 @@ pub use preflight::{Finding, Verdict};
 pub use rate_limit::{RateDecision, RateLimit};
 pub use readiness::Dependency;
 pub use sale::{ActiveProduct, Epoch, NewProduct, NewSale, Product, Sale, SaleState, Seq};
+#[doc(hidden)]
+pub use scripts::seam;
 pub use watch::OrderWatch;

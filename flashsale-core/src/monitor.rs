@@ -1,17 +1,30 @@
 //! The monitor: shows both stores and every live sale as gauges.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use metrics::{Unit, describe_gauge, gauge};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::Stores, error::Result, ids::SaleId, keys::SaleKeys, operator::Operator, sale::Sale,
-    scripts::look, sql,
+    engine::Stores,
+    error::Result,
+    ids::SaleId,
+    keys::SaleKeys,
+    operator::Operator,
+    preflight::{Standing, Verdict, tell},
+    sale::Sale,
+    scripts::look,
+    sql,
 };
 
 /// How often everything is looked at.
 const OBSERVE_EVERY: Duration = Duration::from_secs(2);
+/// How often the stores' settings are looked at again.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
 
 const DEPENDENCY_UP: &str = "flashsale_dependency_up";
 const SALE_INFO: &str = "flashsale_sale_info";
@@ -23,6 +36,7 @@ const QUEUE_LENGTH: &str = "flashsale_queue_length";
 const QUEUE_PENDING: &str = "flashsale_queue_pending";
 const QUEUE_OLDEST_AGE: &str = "flashsale_queue_oldest_age_seconds";
 const DEAD_LETTERS: &str = "flashsale_dead_letters";
+const SETTING_FIT: &str = "flashsale_setting_fit";
 
 /// Shows as gauges what both stores say of the sales that are not removed from Redis yet: stock, queues, dead
 /// letters, which sales are fenced. It changes nothing; one in each server, so that any of them can be asked.
@@ -31,6 +45,7 @@ const DEAD_LETTERS: &str = "flashsale_dead_letters";
 /// not written any more never shows the stock of yesterday.
 pub struct Monitor {
     stores: Arc<Stores>,
+    settings: Mutex<Standing>,
 }
 
 impl Monitor {
@@ -48,14 +63,20 @@ impl Monitor {
         describe_gauge!(QUEUE_PENDING, "Those of them that a drainer has in hand");
         describe_gauge!(QUEUE_OLDEST_AGE, Unit::Seconds, "How long the oldest of them has been waiting");
         describe_gauge!(DEAD_LETTERS, "Parked orders that wait for an operator");
-        Self { stores }
+        describe_gauge!(SETTING_FIT, "1 if a store's setting is as `flashsale doctor` wants it");
+        Self { stores, settings: Mutex::default() }
     }
 
     /// Looks at everything until shutdown. Only decides *when*.
     pub async fn run(self, shutdown: CancellationToken) {
         // It only reads: nothing is lost where it is cut off.
         let observing = async {
+            let mut checked: Option<Instant> = None;
             loop {
+                if checked.is_none_or(|at| at.elapsed() >= CHECK_EVERY) {
+                    checked = Some(Instant::now());
+                    self.check_once().await;
+                }
                 if let Err(error) = self.observe_once().await {
                     tracing::debug!(%error, "not everything could be observed");
                 }
@@ -65,9 +86,20 @@ impl Monitor {
         shutdown.run_until_cancelled(observing).await;
     }
 
+    /// Looks once at what `flashsale doctor` looks at, and logs what has changed: somebody may set another
+    /// `maxmemory-policy` in the middle of a sale.
+    pub(crate) async fn check_once(&self) {
+        let findings = self.stores.preflight().await;
+        let changed = self.settings.lock().unwrap_or_else(PoisonError::into_inner).note(findings);
+        changed.iter().for_each(tell);
+    }
+
     /// Looks at everything once. The first error is returned after all were looked at; what it kept from being
     /// known is not shown.
     pub async fn observe_once(&self) -> Result<()> {
+        for finding in self.settings.lock().unwrap_or_else(PoisonError::into_inner).findings() {
+            gauge!(SETTING_FIT, "check" => finding.check).set(flag(finding.verdict == Verdict::Ok));
+        }
         let reached = self.stores.reach().await;
         for (name, result) in [("redis", &reached.redis), ("postgres", &reached.postgres)] {
             gauge!(DEPENDENCY_UP, "dependency" => name).set(flag(result.is_ok()));

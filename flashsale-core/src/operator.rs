@@ -249,8 +249,11 @@ impl Operator {
 
     /// What [`recover`](Self::recover) would change. A sale that is selling right now shows the difference
     /// of a moment.
-    pub async fn recover_dry_run(&self, sale: SaleId) -> Result<RecoverDiff> {
-        let (rebuilt, seen) = self.stores.rehearse_load(sale).await?;
-        Ok(RecoverDiff { lines: rebuilt.differences(&seen) })
+    pub async fn recover_dry_run(
+        &self,
+        sale: SaleId,
+        progress: impl Fn(LoadProgress) + Sync,
+    ) -> Result<RecoverDiff> {
+        Ok(RecoverDiff { lines: self.stores.rehearse_load(sale, &progress).await? })
     }
 }

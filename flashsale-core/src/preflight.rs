@@ -2,6 +2,7 @@
 //!
 //! Reading is one thing, judging another: what was read is judged by pure functions, each with a table test.
 
+mod again;
 mod postgres;
 mod redis;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 
 use serde::Serialize;
 
+pub(crate) use self::again::{Standing, tell};
 use self::{postgres::PostgresFacts, redis::RedisFacts};
 use crate::engine::Stores;
 

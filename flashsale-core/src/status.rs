@@ -7,14 +7,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use chrono::DateTime;
-
 use crate::{
     engine::Stores,
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::{SaleKeys, book_order},
-    order::{FailureReason, OrderState, OrderStatus},
+    order::OrderStatus,
+    packed::BookState,
     sale::{Epoch, Sale, SaleState},
     scripts::{LookedSale, look},
     sql,
@@ -52,8 +51,8 @@ type Blank = Option<(Epoch, Option<SaleState>, String)>;
 
 /// What Redis says, reduced to what decides who may answer.
 enum Redis {
-    /// Open, under our epoch, in step: its word counts. The values of the orders' `o/` fields.
-    Sound(Vec<String>),
+    /// Open, under our epoch, in step: its word counts. The values of the orders' `o` fields.
+    Sound(Vec<Vec<u8>>),
     /// What was seen, to be compared with a second look.
     Blank(Blank),
     /// It stands under an epoch that is not ours: a recovery of which one of us has not heard.
@@ -96,7 +95,7 @@ impl Stores {
             Redis::Sound(values) => {
                 let (forgotten, held): (Vec<_>, Vec<_>) =
                     ids.iter().zip(values).partition(|(_, value)| value.is_empty());
-                told.extend(held.into_iter().map(|(id, value)| (*id, parse(*id, &value).map(Some))));
+                told.extend(held.into_iter().map(|(id, value)| (*id, read(*id, &value).map(Some))));
                 let forgotten: Vec<_> = forgotten.into_iter().map(|(id, _)| *id).collect();
                 let open = Open::Recorded(Some(known.epoch));
                 if forgotten.is_empty() { Ok(None) } else { question(&forgotten, open) }
@@ -114,14 +113,16 @@ impl Stores {
         match open {
             Open::Recorded(under) => {
                 let recorded = self.record(sql::statuses_of(&self.pg, &ids)).await?;
-                let unknown: Vec<_> = ids.into_iter().filter(|id| !recorded.contains_key(id)).collect();
-                told.extend(recorded.into_iter().map(|(id, status)| (id, Ok(Some(status)))));
-                if !unknown.is_empty() && under.is_some() {
+                // Also of what is recorded: where it was an old master that did not know the order, the new one may
+                // not show the verdict yet.
+                if under.is_some() {
                     let now = self.record(sql::sales::epoch_of(&self.pg, sale)).await?;
                     if now != under {
                         return Err(Error::fenced(sale, "another Redis was loaded meanwhile"));
                     }
                 }
+                let unknown: Vec<_> = ids.into_iter().filter(|id| !recorded.contains_key(id)).collect();
+                told.extend(recorded.into_iter().map(|(id, status)| (id, Ok(Some(status)))));
                 told.extend(unknown.into_iter().map(|id| (id, Ok(None))));
                 Ok(())
             }
@@ -191,18 +192,11 @@ impl Stores {
     }
 }
 
-/// Reads an `o/` value: a letter, the instant in Unix milliseconds, and for a failed order the reason.
-fn parse(id: OrderId, value: &str) -> Result<OrderStatus> {
-    let bad = || Error::internal(format!("the state {value:?} of order {id} in Redis cannot be read"));
-    let mut letters = value.chars();
-    let state = match letters.next() {
-        Some('Q') => OrderState::Queued,
-        Some('P') => OrderState::Processing,
-        Some('C') => OrderState::Confirmed,
-        Some('F') => OrderState::Failed,
-        _ => return Err(bad()),
-    };
-    let (at, reason) = letters.as_str().split_once(' ').unwrap_or((letters.as_str(), ""));
-    let updated_at = at.parse().ok().and_then(DateTime::from_timestamp_millis).ok_or_else(bad)?;
-    Ok(OrderStatus { id, state, failure: FailureReason::parse(reason), updated_at })
+/// What an `o` value says.
+fn read(id: OrderId, value: &[u8]) -> Result<OrderStatus> {
+    let BookState { state, since, failure } = BookState::unpack(value).ok_or_else(|| {
+        let value = value.escape_ascii();
+        Error::internal(format!("the state '{value}' of order {id} in Redis cannot be read"))
+    })?;
+    Ok(OrderStatus { id, state, failure, updated_at: since })
 }

@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use super::holdings::Holdings;
 use crate::{
     error::Result,
-    ids::{OrderId, ProductId, UserId},
-    keys::{SaleKeys, book_key, book_order, book_quota},
+    ids::{IdempotencyKey, OrderId, ProductId, SaleId, UserId},
+    keys::{BookField, SaleKeys, book_key, book_key_value, book_order},
     link::Link,
     order::OrderState,
-    scripts::book_key_value,
+    packed::BookState,
+    scripts::Pair,
     sql::snapshot::{LoadedOrder, Snapshot},
 };
 
@@ -19,13 +20,12 @@ const PAGE: usize = 2_000;
 /// The book, read bit by bit while the sale may be selling.
 #[derive(Default)]
 pub(super) struct Book {
-    /// Order → the first letter of its state.
-    orders: HashMap<OrderId, char>,
-    /// `q/` field → units.
-    quotas: HashMap<String, String>,
-    /// `k/` field → order and fingerprint.
-    keys: HashMap<String, String>,
-    /// Fields that are none of these.
+    orders: HashMap<OrderId, OrderState>,
+    /// Units, as they stand there.
+    quotas: HashMap<(UserId, ProductId), Vec<u8>>,
+    /// `k` field → order and fingerprint.
+    keys: HashMap<Vec<u8>, Vec<u8>>,
+    /// What is none of these, or says of an order nothing that can be read.
     strange: Vec<String>,
 }
 
@@ -36,9 +36,9 @@ impl Book {
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(&keys.book).arg(&cursor).arg("COUNT").arg(PAGE);
-            let (next, fields): (String, Vec<(String, String)>) = link.ask(&command).await?;
+            let (next, fields): (String, Vec<Pair>) = link.ask(&command).await?;
             for (field, value) in fields {
-                book.note(field, value);
+                book.note(keys.id, field, value);
             }
             if next == "0" {
                 return Ok(book);
@@ -47,15 +47,16 @@ impl Book {
         }
     }
 
-    fn note(&mut self, field: String, value: String) {
-        match field.split_at_checked(2) {
-            Some(("q/", holder)) if parse_holder(holder).is_some() => drop(self.quotas.insert(field, value)),
-            Some(("k/", _)) => drop(self.keys.insert(field, value)),
-            Some(("o/", id)) => match (id.parse(), value.chars().next()) {
-                (Ok(id), Some(letter)) => drop(self.orders.insert(id, letter)),
-                _ => self.strange.push(field),
-            },
-            _ => self.strange.push(field),
+    fn note(&mut self, sale: SaleId, field: Vec<u8>, value: Vec<u8>) {
+        match (BookField::read(&field, sale), BookState::unpack(&value)) {
+            (Some(BookField::Quota(user, product)), _) => drop(self.quotas.insert((user, product), value)),
+            (Some(BookField::Epoch), _) => {}
+            (Some(BookField::Key(..)), _) => drop(self.keys.insert(field, value)),
+            (Some(BookField::Order(id)), Some(shown)) => drop(self.orders.insert(id, shown.state)),
+            (Some(BookField::Order(id)), None) => {
+                self.strange.push(format!("the state '{}' of order {id}", value.escape_ascii()));
+            }
+            (None, _) => self.strange.push(format!("field '{}' of the book", field.escape_ascii())),
         }
     }
 
@@ -68,23 +69,24 @@ impl Book {
         holdings: &Holdings,
         record: &Snapshot,
     ) -> Result<Vec<String>> {
+        use OrderState::{Confirmed, Failed, Processing, Queued};
         let recorded: HashMap<_, _> = record.orders.iter().map(|order| (order.id, order.state)).collect();
         let mut violations: Vec<_> =
-            self.strange.iter().map(|field| format!("field {field:?} of the book cannot be read")).collect();
+            self.strange.iter().map(|what| format!("{what} cannot be read")).collect();
         let mut suspects = Vec::new();
-        for (id, letter) in &self.orders {
+        for (id, shown) in &self.orders {
             let state = recorded.get(id);
             let kept = holdings.queued.contains(id) || holdings.parked.contains(id);
-            match (letter, state) {
-                ('Q' | 'P', None) if !kept => {
+            match (shown, state) {
+                (Queued | Processing, None) if !kept => {
                     violations
                         .push(format!("order {id} was admitted and is lost: not queued, parked or recorded"));
                 }
-                ('Q' | 'P', Some(state)) if !kept => suspects.push((*id, *state)),
-                ('C', state) if state != Some(&OrderState::Confirmed) => {
+                (Queued | Processing, Some(state)) if !kept => suspects.push((*id, *state)),
+                (Confirmed, state) if state != Some(&Confirmed) => {
                     violations.push(format!("order {id} is shown as confirmed and is not recorded so"));
                 }
-                ('F', state) if state != Some(&OrderState::Failed) => {
+                (Failed, state) if state != Some(&Failed) => {
                     violations.push(format!("order {id} is shown as failed and is not recorded so"));
                 }
                 _ => {}
@@ -117,11 +119,13 @@ impl Book {
             for (_, field) in chunk {
                 command.arg(field);
             }
-            let values: Vec<Option<String>> = link.ask(&command).await?;
-            for ((order, field), value) in chunk.iter().zip(values) {
+            let values: Vec<Option<Vec<u8>>> = link.ask(&command).await?;
+            for ((order, _), value) in chunk.iter().zip(values) {
                 if value.as_ref() != Some(&expected(order)) {
-                    let found = value.unwrap_or_else(|| "nothing".to_owned());
-                    violations.push(format!("order {}: its key {field} stands for {found}", order.id));
+                    let (user, found) = (&order.user, held_by(order.id, value.as_deref()));
+                    let key = order.key.as_ref().map_or("", IdempotencyKey::as_str);
+                    violations
+                        .push(format!("order {}: key {key} of user {user} stands for {found}", order.id));
                 }
             }
         }
@@ -143,17 +147,15 @@ impl Book {
         let mut suspects: HashSet<(UserId, ProductId)> = HashSet::new();
         let mut right = HashSet::new();
         for ((user, product), units) in held {
-            let field = book_quota(user, product);
-            if self.quotas.get(&field).is_some_and(|quota| *quota == units.to_string()) {
-                right.insert(field);
+            let holder = (user.clone(), product);
+            if self.quotas.get(&holder).is_some_and(|quota| *quota == units.to_string().as_bytes()) {
+                right.insert(holder);
             } else {
-                suspects.insert((user.clone(), product));
+                suspects.insert(holder);
             }
         }
-        for (field, _) in self.quotas.iter().filter(|(field, units)| *units != "0" && !right.contains(*field))
-        {
-            suspects.extend(parse_holder(&field[2..]));
-        }
+        let wrong = self.quotas.iter().filter(|(holder, units)| *units != b"0" && !right.contains(*holder));
+        suspects.extend(wrong.map(|(holder, _)| holder.clone()));
         let mut suspects: Vec<_> = suspects.into_iter().collect();
         suspects.sort_unstable();
         suspects
@@ -170,10 +172,11 @@ async fn unsettled(link: &Link, keys: &SaleKeys, suspects: &[(OrderId, OrderStat
         for (id, _) in chunk {
             command.arg(book_order(*id));
         }
-        let values: Vec<Option<String>> = link.ask(&command).await?;
+        let values: Vec<Option<Vec<u8>>> = link.ask(&command).await?;
         for ((id, state), value) in chunk.iter().zip(values) {
-            let shown = value.as_deref().unwrap_or("nothing");
-            if !shown.starts_with(['C', 'F']) {
+            let shown = value.and_then(|value| BookState::unpack(&value)).map(|shown| shown.state);
+            if !shown.is_some_and(OrderState::is_final) {
+                let shown = shown.map_or("nothing that can be read", OrderState::as_str);
                 violations.push(format!(
                     "order {id} is recorded as {state}, is not queued, and is shown as {shown}"
                 ));
@@ -183,8 +186,13 @@ async fn unsettled(link: &Link, keys: &SaleKeys, suspects: &[(OrderId, OrderStat
     Ok(violations)
 }
 
-/// `user/product`
-fn parse_holder(text: &str) -> Option<(UserId, ProductId)> {
-    let (user, product) = text.rsplit_once('/')?;
-    Some((user.parse().ok()?, product.parse().ok()?))
+/// What an order's key stands for instead, in words.
+fn held_by(order: OrderId, value: Option<&[u8]>) -> String {
+    let Some(value) = value else { return "nothing".to_owned() };
+    let found = value.split_at_checked(12).and_then(|(found, _)| OrderId::unpack(found, order.sale()));
+    match found {
+        Some(found) if found == order => "another request".to_owned(),
+        Some(found) => format!("order {found}"),
+        None => format!("'{}'", value.escape_ascii()),
+    }
 }

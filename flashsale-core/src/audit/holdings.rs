@@ -48,7 +48,8 @@ impl Holdings {
             let parked: Vec<_> = before.iter().map(parked_field).collect();
             let redis = scripts::audit(&stores.link, &keys, sale.epoch, &parked, &further).await;
             let redis = redis.map_err(|error| error.in_sale(sale.id))?;
-            let queued: Vec<_> = redis.entries.iter().filter_map(|(entry, _)| entry.order_id()).collect();
+            let queued: Vec<_> =
+                redis.entries.iter().filter_map(|(entry, _)| entry.order_id(sale.id)).collect();
             let record = crate::sql::audit::settled(&stores.pg, sale.id, redis.seq, &queued, &users).await?;
             if record.epoch != sale.epoch {
                 return Err(Error::fenced(sale.id, "it was recovered meanwhile"));
@@ -72,8 +73,8 @@ impl Holdings {
             record,
         };
         for (entry, state) in &out.redis.entries {
-            out.queued.extend(entry.order_id());
-            if state.starts_with('F') {
+            out.queued.extend(entry.order_id(sale.id));
+            if state.starts_with(b"F") {
                 continue;
             }
             match entry.holding(sale.id) {
@@ -85,7 +86,7 @@ impl Holdings {
             out.parked.extend(letter.order);
             let counted = |id: &OrderId| out.queued.contains(id) || out.record.confirmed_letters.contains(id);
             let ended_and_unknown = letter.resolved.is_some() && state.is_empty();
-            if letter.order.as_ref().is_some_and(counted) || state.starts_with('F') || ended_and_unknown {
+            if letter.order.as_ref().is_some_and(counted) || state.starts_with(b"F") || ended_and_unknown {
                 continue;
             }
             match letter.entry.holding(sale.id) {
@@ -139,7 +140,7 @@ impl Holdings {
         let mut violations = Vec::new();
         for ((user, product), quota) in self.asked.iter().zip(&self.redis.further) {
             let held = held.get(&(user.clone(), *product)).copied().unwrap_or_default();
-            let quota: i64 = if quota.is_empty() { 0 } else { quota.parse().unwrap_or(i64::MIN) };
+            let quota = if quota.is_empty() { Some(0) } else { number(quota) }.unwrap_or(i64::MIN);
             if quota != held {
                 violations.push(format!(
                     "user {user}, product {product}: quota in Redis says {quota}, orders hold {held}"
@@ -150,9 +151,13 @@ impl Holdings {
     }
 }
 
-/// The `o/` field of a parked order; a field that nobody has for garbage.
-fn parked_field(letter: &StoredLetter) -> String {
-    letter.order.map_or_else(|| "o/".to_owned(), book_order)
+/// The `o` field of a parked order; a field that nobody has for garbage.
+fn parked_field(letter: &StoredLetter) -> Vec<u8> {
+    letter.order.map_or_else(|| b"o".to_vec(), book_order)
+}
+
+fn number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn same_letters(before: &[StoredLetter], after: &[StoredLetter]) -> bool {

@@ -272,7 +272,7 @@ impl Stores {
     async fn waiting(&self, sale: &Sale) -> Result<BTreeMap<String, Option<OrderId>>> {
         let entries = crate::load::read_stream(&self.link, &SaleKeys::new(sale.id)).await?;
         let pending = self.pending(sale).await?.into_iter().map(|id| (id, None));
-        let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry.order_id()));
+        let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry.order_id(sale.id)));
         Ok(pending.chain(entries).collect())
     }
 

@@ -1,12 +1,15 @@
 //! What a drainer has in hand.
 
+use std::time::Instant;
+
+use super::Drained;
 use crate::{
     ids::{OrderId, RequestId, SaleId},
     ledger::Reached,
     order::FailureReason,
     queue::{Decoded, Entry, Holding, Verdict},
     sale::Epoch,
-    scripts::Settlement,
+    scripts::{Settled, Settlement},
 };
 
 /// A batch between `begin` and `settle`.
@@ -27,6 +30,16 @@ pub(crate) struct Batch {
     pub settlements: Vec<Settlement>,
     /// Why the record refused what Redis had let in.
     pub guard_refusals: Vec<FailureReason>,
+    /// What it shows to be wrong with Redis.
+    pub distrust: Option<&'static str>,
+    /// When it was begun.
+    pub began: Instant,
+    /// How many entries were taken for it.
+    pub read: usize,
+    /// They are our own that a unit had left over.
+    pub left_over: bool,
+    /// They are as many as are taken at once.
+    pub full: bool,
     /// Where to record it, if PostgreSQL was reached before the batch was begun.
     pub reached: Option<Reached>,
 }
@@ -42,8 +55,42 @@ impl Batch {
             confirmed_before: Vec::new(),
             settlements: Vec::new(),
             guard_refusals: Vec::new(),
+            distrust: None,
+            began: Instant::now(),
+            read: 0,
+            left_over: false,
+            full: false,
             reached: None,
         }
+    }
+}
+
+/// What a batch came to.
+pub(super) struct Ended {
+    pub epoch: Epoch,
+    pub drained: Drained,
+    /// Redis has no state of orders that the record has.
+    pub missing: bool,
+}
+
+impl Ended {
+    /// What the record says, before it is settled.
+    pub(super) fn recorded(batch: &Batch) -> Self {
+        let mut drained = Drained { read: batch.read, ..Drained::default() };
+        for settlement in &batch.settlements {
+            match settlement.verdict {
+                Verdict::Confirmed => drained.confirmed += 1,
+                Verdict::Failed { .. } => drained.failed += 1,
+                Verdict::Parked => drained.parked += 1,
+            }
+        }
+        Self { epoch: batch.epoch, drained, missing: false }
+    }
+
+    pub(super) fn settled(mut self, settled: &Settled) -> Self {
+        self.drained.given_back = settled.given_back;
+        self.missing = !settled.missing.is_empty();
+        self
     }
 }
 
@@ -55,10 +102,10 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    pub(super) fn of(settled: &Settlement) -> Option<Self> {
+    pub(super) fn of(sale: SaleId, settled: &Settlement) -> Option<Self> {
         let Verdict::Failed { reason, .. } = settled.verdict else { return None };
         let entry = &settled.entry;
-        Some(Self { order: entry.order_id(), request_id: entry.request_id(), reason })
+        Some(Self { order: entry.order_id(sale), request_id: entry.request_id(), reason })
     }
 
     pub(super) fn note(&self, sale: SaleId) {

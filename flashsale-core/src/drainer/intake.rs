@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Drainer;
+use super::queue_side::QueueSide;
 use crate::{
     error::{Error, Result},
     ids::SaleId,
@@ -15,24 +15,47 @@ use crate::{
 /// How often other drainers' stale entries are looked for.
 const CLAIM_EVERY: Duration = Duration::from_millis(500);
 
-impl Drainer {
+/// Entries that were taken from a queue.
+pub(super) struct Taken {
+    pub entries: Vec<Entry>,
+    /// They are our own from before: there may be more of these.
+    pub left_over: bool,
+    /// As many as are taken at once: there may be more in the queue.
+    pub full: bool,
+}
+
+impl QueueSide {
     /// Takes entries: our own that were left over, then others' that are stale, then new ones.
-    pub(crate) async fn read(&mut self, sale: SaleId) -> Result<Vec<Entry>> {
-        let keys = SaleKeys::new(sale);
-        let most = self.stores.config.drain_batch.clamp(1, SETTLE_BATCH);
+    pub(super) async fn take(&mut self, sale: SaleId) -> Result<Taken> {
         if self.unfinished.contains(&sale) {
-            let left_over = self.read_group(sale, &keys, "0", most).await?;
-            if !left_over.is_empty() {
-                return Ok(left_over);
+            let entries = self.read_group(sale, &SaleKeys::new(sale), "0", self.most()).await?;
+            if !entries.is_empty() {
+                return Ok(Taken { entries, left_over: true, full: false });
             }
+            self.unfinished.remove(&sale);
         }
+        self.take_more(sale).await
+    }
+
+    /// The same while entries are in hand, which also are pending under our name.
+    pub(super) async fn take_more(&mut self, sale: SaleId) -> Result<Taken> {
+        let (keys, most) = (SaleKeys::new(sale), self.most());
+        // Until the settle is answered, entries may stay pending under our name; so they may when an answer with
+        // entries is lost.
+        let new = self.unfinished.insert(sale);
         let mut entries = self.claim(sale, &keys, most).await?;
         if entries.len() < most {
-            // An answer that is lost leaves entries pending under our name.
-            self.unfinished.insert(sale);
             entries.extend(self.read_group(sale, &keys, ">", most - entries.len()).await?);
         }
-        Ok(entries)
+        if new && entries.is_empty() {
+            self.unfinished.remove(&sale);
+        }
+        let full = entries.len() == most;
+        Ok(Taken { entries, left_over: false, full })
+    }
+
+    fn most(&self) -> usize {
+        self.stores.config.drain_batch.clamp(1, SETTLE_BATCH)
     }
 
     async fn read_group(&self, sale: SaleId, keys: &SaleKeys, from: &str, most: usize) -> Result<Vec<Entry>> {

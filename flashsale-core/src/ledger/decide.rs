@@ -117,7 +117,7 @@ impl Known {
 
     fn duplicate(&self, order: &QueuedOrder) -> Option<Verdict> {
         let holder = self.key_holders.get(&(order.user.clone(), order.key.clone()))?;
-        Some(Verdict::Failed { reason: FailureReason::Duplicate, key_holder: Some(holder.clone()) })
+        Some(Verdict::Failed { reason: FailureReason::Duplicate, key_holder: Some(*holder) })
     }
 
     /// Quota before stock, as Redis judges them; all lines are judged before any is taken.
@@ -148,7 +148,7 @@ impl Known {
         self.recorded.insert(order.id, verdict.clone());
         self.key_holders
             .entry((order.user.clone(), order.key.clone()))
-            .or_insert_with(|| (order.id, order.fingerprint.clone()));
+            .or_insert_with(|| (order.id, order.fingerprint));
         if *verdict != Verdict::Confirmed {
             return;
         }

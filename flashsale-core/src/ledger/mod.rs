@@ -10,7 +10,7 @@ mod session;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
@@ -266,19 +266,24 @@ async fn read(session: &mut Session, sale: SaleId, orders: &[&QueuedOrder]) -> R
     let users = sorted(orders.iter().map(|order| order.user.as_str()));
     let conn = session.conn();
     let recorded = sql::orders::recorded(conn, &ids).await?;
-    let key_holders = sql::orders::key_holders(conn, sale, orders).await?;
+    let standing = sql::orders::standing(conn, sale, &users).await?;
     let parked = sql::dead_letters::parked(conn, &ids).await?;
     let limits = sql::products::limits(conn, sale, &products).await?;
-    let held = sql::orders::held(conn, sale, &users).await?;
+    let (mut key_holders, mut held) = (HashMap::new(), HashMap::new());
+    for order in standing {
+        if let Some((product, units)) = order.holds {
+            *held.entry((order.user.clone(), product)).or_insert(0) += units;
+        }
+        if let Some(key) = order.key {
+            key_holders.insert((order.user, key), (order.order, order.fingerprint));
+        }
+    }
     Ok(Known {
         recorded: recorded.into_iter().collect(),
-        key_holders: key_holders
-            .into_iter()
-            .map(|holder| ((holder.user, holder.key), (holder.order, holder.fingerprint)))
-            .collect(),
+        key_holders,
         parked: parked.into_iter().collect(),
         products: limits.into_iter().collect(),
-        held: held.into_iter().map(|(user, product, units)| ((user, product), units)).collect(),
+        held,
     })
 }
 

@@ -27,7 +27,7 @@ impl Ledger {
         reason: &str,
     ) -> Result<Verdict, LedgerError> {
         // An entry that names an order of another sale must not park that one.
-        let order = entry.order_id().filter(|id| id.sale() == sale);
+        let order = entry.order_id(sale).filter(|id| id.sale() == sale);
         // PostgreSQL has no NUL in text; a reason may quote garbage.
         let reason = reason.replace('\0', "");
         let parked = within_deadline(async {

@@ -5,48 +5,51 @@
 //! 2. Redis: fenced under the new epoch, with a token that says whose load it is.
 //! 3. The stream is read, *then* 4. the record: an order that is recorded in between counts as its row. The
 //!    other way round it could count as neither.
-//! 5. The sale is written in numbered chunks.
+//! 5. The sale is written in numbered chunks, while the record is still being read.
 //! 6. PostgreSQL: this epoch is loaded. Redis: open.
 //!
 //! Killed anywhere, it leaves the sale fenced, and running it again is right. An advisory lock keeps two
 //! loads from wasting work; epoch, token and chunk number keep them from harming.
 
+mod gather;
 mod rebuild;
+mod rehearse;
 
 use std::time::{Duration, Instant};
 
-use self::rebuild::{Rebuilt, rebuild};
+use tokio::sync::mpsc;
+
+pub(crate) use self::gather::read_stream;
+use self::{
+    gather::{Chunks, gather},
+    rebuild::Rebuilt,
+};
 use crate::{
     engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
     link::{CallError, Link},
-    queue::Entry,
     sale::{Epoch, Seq},
-    scripts::{self, LoadStep},
+    scripts::{self, LoadStep, Pair},
     sql,
 };
 
-/// Most field and value pairs of one chunk: Lua's stack holds 8,000 values.
+/// Most entries that one call deletes, and most fields of products: Lua's stack holds 8,000 values.
 const CHUNK: usize = 1_000;
-/// Entries of the stream that are read at once.
-const PAGE: usize = 1_000;
 /// A loader that is not heard of for so long keeps nobody else from loading.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
-/// A million orders take their time to be read: the server's limit for that, and some more.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(150);
 /// A big book takes its time to be removed and written.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How far a load has come: what it does now, and how much of it is done.
+/// How far a load has come, which of a large record takes its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadProgress {
-    /// Fields written so far.
-    pub written: usize,
-    /// Fields to write; 0 while the stores are read.
-    pub total: usize,
+    /// Recorded orders that are read and on their way to Redis.
+    pub done: u64,
+    /// Recorded orders in all.
+    pub total: u64,
 }
 
 /// One load under way.
@@ -115,22 +118,28 @@ impl Stores {
             chunk: 0,
         };
         let known = load.fence(&seen.server).await?;
-        let rebuilt = load.gather(known).await?;
-        load.write(&rebuilt, progress).await?;
+        let rebuilt = load.rebuild(known, progress).await?;
         load.open(&rebuilt).await?;
         self.catalog.refresh().await?;
         tracing::info!(sale = sale.get(), epoch = epoch.get(), seq = rebuilt.seq.get(), "the sale is loaded");
         Ok(Some(epoch))
     }
+}
 
-    /// What a load would write, and what Redis holds now.
-    pub(crate) async fn rehearse_load(&self, sale: SaleId) -> Result<(Rebuilt, scripts::Look)> {
-        let keys = SaleKeys::new(sale);
-        let entries = read_stream(&self.link, &keys).await?;
-        let snapshot = sql::snapshot::load_snapshot(&self.pg, sale).await?;
-        let rebuilt = rebuild(&snapshot, &entries, Seq(0));
-        let seen = scripts::look(&self.link, &keys, &[]).await?;
-        Ok((rebuilt, seen))
+#[cfg(test)]
+impl Stores {
+    /// What a load would write, and the book of it.
+    pub(crate) async fn rebuilt(&self, sale: SaleId) -> Result<(Rebuilt, Vec<Pair>)> {
+        let entries = read_stream(&self.link, &SaleKeys::new(sale)).await?;
+        let (sender, mut receiver) = Chunks::channel();
+        let taking = async {
+            let mut book = Vec::new();
+            while let Some(chunk) = receiver.recv().await {
+                book.extend(chunk);
+            }
+            Ok(book)
+        };
+        tokio::try_join!(gather(&self.pg, sale, &entries, Seq(0), sender, &|_| {}), taking)
     }
 }
 
@@ -141,14 +150,28 @@ impl Load<'_> {
         self.insist(start).await
     }
 
-    /// Steps 3 and 4, and what is to be written.
-    async fn gather(&self, known: Seq) -> Result<Rebuilt> {
+    /// Steps 3, 4 and 5.
+    async fn rebuild(&mut self, known: Seq, progress: &(dyn Fn(LoadProgress) + Sync)) -> Result<Rebuilt> {
         let entries = read_stream(&self.link, &self.keys).await?;
-        let snapshot =
-            sql::within(SNAPSHOT_WITHIN, sql::snapshot::load_snapshot(&self.stores.pg, self.sale)).await?;
-        let rebuilt = rebuild(&snapshot, &entries, known);
-        // One entry that nobody can read must not keep everybody from buying: it waits for an operator outside
-        // the queue, from which it is deleted when it is safe here.
+        self.step(&LoadStep::Clear).await?;
+        let (sender, receiver) = Chunks::channel();
+        let gathering = gather(&self.stores.pg, self.sale, &entries, known, sender, progress);
+        let (rebuilt, ()) = tokio::try_join!(gathering, self.write_book(receiver))?;
+        self.park(&rebuilt).await?;
+        self.write_rest(&rebuilt).await?;
+        Ok(rebuilt)
+    }
+
+    async fn write_book(&mut self, mut chunks: mpsc::Receiver<Vec<Pair>>) -> Result<()> {
+        while let Some(chunk) = chunks.recv().await {
+            self.step(&LoadStep::Fields("book", &chunk)).await?;
+        }
+        Ok(())
+    }
+
+    /// One entry that nobody can read must not keep everybody from buying: it waits for an operator outside
+    /// the queue, from which it is deleted when it is safe here.
+    async fn park(&self, rebuilt: &Rebuilt) -> Result<()> {
         for (entry, why) in &rebuilt.unreadable {
             let parked = self.stores.ledger.park(self.sale, self.epoch, entry, why).await;
             parked.map_err(|error| error.in_sale(self.sale))?;
@@ -159,20 +182,13 @@ impl Load<'_> {
                 "a queue entry cannot be read and is parked; see `flashsale dead-letters list`"
             );
         }
-        Ok(rebuilt)
+        Ok(())
     }
 
-    /// Step 5.
-    async fn write(&mut self, rebuilt: &Rebuilt, progress: &(dyn Fn(LoadProgress) + Sync)) -> Result<()> {
-        let total = rebuilt.stock.len() + rebuilt.product.len() + rebuilt.book.len();
-        let mut written = 0;
-        self.step(&LoadStep::Clear).await?;
-        let hashes = [("stock", &rebuilt.stock), ("product", &rebuilt.product), ("book", &rebuilt.book)];
-        for (hash, pairs) in hashes {
+    async fn write_rest(&mut self, rebuilt: &Rebuilt) -> Result<()> {
+        for (hash, pairs) in [("stock", &rebuilt.stock), ("product", &rebuilt.product)] {
             for chunk in pairs.chunks(CHUNK) {
                 self.step(&LoadStep::Fields(hash, chunk)).await?;
-                written += chunk.len();
-                progress(LoadProgress { written, total });
             }
         }
         // At least once, for the group.
@@ -228,25 +244,5 @@ impl Load<'_> {
             }
         }
         call().await.map_err(|error| error.in_sale(self.sale))
-    }
-}
-
-/// All entries of the queue. While the sale is loading none comes and none goes.
-pub(crate) async fn read_stream(link: &Link, keys: &SaleKeys) -> Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
-    loop {
-        let from = entries.last().map_or_else(|| "-".to_owned(), |entry| format!("({}", entry.id));
-        let mut command = redis::cmd("XRANGE");
-        command.arg(&keys.queue).arg(from).arg("+").arg("COUNT").arg(PAGE);
-        let page: Vec<(String, Vec<Vec<u8>>)> = match link.ask(&command).await {
-            // A key of another type holds no orders; the load puts a stream in its place.
-            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
-            page => page?,
-        };
-        let last = page.len() < PAGE;
-        entries.extend(page.into_iter().map(|(id, fields)| Entry { id, fields }));
-        if last {
-            return Ok(entries);
-        }
     }
 }

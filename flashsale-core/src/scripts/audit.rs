@@ -17,21 +17,21 @@ pub(crate) struct Snapshot {
     /// Every admission up to this one is in it.
     pub seq: Seq,
     pub stock: HashMap<ProductId, i64>,
-    /// All queue entries, each with its order's `o/` value (empty: none).
-    pub entries: Vec<(Entry, String)>,
-    /// The values of the parked orders' `o/` fields that were asked for.
-    pub parked: Vec<String>,
+    /// All queue entries, each with its order's `o` value (empty: none).
+    pub entries: Vec<(Entry, Vec<u8>)>,
+    /// The values of the parked orders' `o` fields that were asked for.
+    pub parked: Vec<Vec<u8>>,
     /// The values of the further fields that were asked for.
-    pub further: Vec<String>,
+    pub further: Vec<Vec<u8>>,
 }
 
-/// Takes the look; `parked` are `o/` fields, `further` any fields of the book.
+/// Takes the look; `parked` are `o` fields, `further` any fields of the book.
 pub(crate) async fn audit(
     link: &Link,
     keys: &SaleKeys,
     epoch: Epoch,
-    parked: &[String],
-    further: &[String],
+    parked: &[Vec<u8>],
+    further: &[Vec<u8>],
 ) -> Result<Snapshot, CallError> {
     let mut command = AUDIT.under_epoch(keys, epoch);
     command.arg(parked.len()).arg(parked).arg(further);
@@ -40,7 +40,7 @@ pub(crate) async fn audit(
     let seq = Seq(reply.next()?);
     let stock = stock(reply.next()?);
     let mut list = reply.list()?;
-    let states: Vec<String> = reply.next()?;
+    let states: Vec<Vec<u8>> = reply.next()?;
     let mut entries = Vec::with_capacity(states.len());
     for state in states {
         entries.push((Entry { id: list.text()?, fields: list.next()? }, state));

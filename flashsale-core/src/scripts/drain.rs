@@ -1,7 +1,7 @@
 use super::{Script, unexpected};
 use crate::{
-    ids::{OrderId, UserId},
-    keys::{SaleKeys, book_key, book_order, book_quota},
+    ids::UserId,
+    keys::{SaleKeys, book_key, book_key_value, book_order, book_quota},
     link::{CallError, Link},
     queue::{Entry, Holding, Verdict},
     sale::Epoch,
@@ -24,9 +24,9 @@ pub(crate) enum Begun {
     Missing,
 }
 
-/// The `o/` field of an entry; a field that nobody has where the entry does not say which order it is.
-fn order_field(entry: &Entry) -> String {
-    entry.order_id().map_or_else(|| "o/".to_owned(), book_order)
+/// The `o` field of an entry; a field that nobody has where the entry does not say which order it is.
+fn order_field(keys: &SaleKeys, entry: &Entry) -> Vec<u8> {
+    entry.order_id(keys.id).map_or_else(|| b"o".to_vec(), book_order)
 }
 
 /// Marks a batch of entries as processed under this epoch, and says of each where it stands.
@@ -38,7 +38,7 @@ pub(crate) async fn begin(
 ) -> Result<Vec<Begun>, CallError> {
     let mut command = BEGIN.under_epoch(keys, epoch);
     for entry in entries {
-        command.arg(&entry.id).arg(entry.raw_order()).arg(order_field(entry));
+        command.arg(&entry.id).arg(entry.raw_order()).arg(order_field(keys, entry));
     }
     let mut reply = BEGIN.run(link, &command).await?.expect("ok")?;
     entries
@@ -70,7 +70,7 @@ pub(crate) struct Settlement {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settled {
     /// Orders of which this Redis knows no state: it is to be recovered.
-    pub missing: Vec<String>,
+    pub missing: Vec<Vec<u8>>,
     /// How many orders' units went back to stock and quota now.
     pub given_back: usize,
 }
@@ -84,7 +84,7 @@ pub(crate) async fn settle(
 ) -> Result<Settled, CallError> {
     let mut command = SETTLE.under_epoch(keys, epoch);
     for Settlement { entry, holding, verdict } in batch {
-        command.arg(&entry.id).arg(entry.raw_order()).arg(order_field(entry));
+        command.arg(&entry.id).arg(entry.raw_order()).arg(order_field(keys, entry));
         let word = match (verdict, holding) {
             (Verdict::Confirmed, Some(_)) => "confirmed",
             (Verdict::Failed { .. }, Some(_)) => "failed",
@@ -97,7 +97,11 @@ pub(crate) async fn settle(
         };
         let (key, holder) = key_field(holding.as_ref(), verdict);
         command.arg(word).arg(reason).arg(key).arg(holder);
-        let units = holding.as_ref().map_or(&[][..], |holding| &holding.units);
+        // Only what failed gives its units back.
+        let units = match verdict {
+            Verdict::Failed { .. } => holding.as_ref().map_or(&[][..], |holding| &holding.units),
+            Verdict::Confirmed | Verdict::Parked => &[],
+        };
         command.arg(units.len());
         for (product, quantity) in units {
             let user: &UserId = &holding.as_ref().expect("units come from a holding").user;
@@ -105,27 +109,21 @@ pub(crate) async fn settle(
         }
     }
     let mut reply = SETTLE.run(link, &command).await?.expect("ok")?;
-    let missing: Vec<String> = reply.next()?;
-    let given_back: Vec<String> = reply.next()?;
+    let missing: Vec<Vec<u8>> = reply.next()?;
+    let given_back: Vec<Vec<u8>> = reply.next()?;
     Ok(Settled { missing, given_back: given_back.len() })
 }
 
 /// Where the order's key shall point: to itself when it is confirmed, to the first order when it is a
 /// duplicate; a failed order's own key is left as it is.
-fn key_field(holding: Option<&Holding>, verdict: &Verdict) -> (String, String) {
+fn key_field(holding: Option<&Holding>, verdict: &Verdict) -> (Vec<u8>, Vec<u8>) {
     let Some(holding) = holding else { return Default::default() };
-    let value = |id: OrderId, fingerprint: &crate::order::Fingerprint| book_key_value(id, fingerprint);
     let value = match verdict {
-        Verdict::Confirmed => value(holding.id, &holding.fingerprint),
-        Verdict::Failed { key_holder: Some((id, fingerprint)), .. } => value(*id, fingerprint),
+        Verdict::Confirmed => book_key_value(holding.id, &holding.fingerprint),
+        Verdict::Failed { key_holder: Some((id, fingerprint)), .. } => book_key_value(*id, fingerprint),
         Verdict::Failed { key_holder: None, .. } | Verdict::Parked => return Default::default(),
     };
     (book_key(&holding.user, &holding.key), value)
-}
-
-/// The value of a `k/` field.
-pub(crate) fn book_key_value(id: OrderId, fingerprint: &crate::order::Fingerprint) -> String {
-    format!("{id} {}", fingerprint.as_str())
 }
 
 /// Removes a drainer's name from the group, if nothing is pending under it.

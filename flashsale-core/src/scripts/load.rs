@@ -9,12 +9,15 @@ pub(super) static LOAD: Script = Script::new(include_str!("../../lua/load.lua"))
 pub(super) static STATE: Script = Script::new(include_str!("../../lua/state.lua"));
 pub(super) static PURGE: Script = Script::new(include_str!("../../lua/purge.lua"));
 
+/// A field of a hash and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
 /// One step of a load that follows its start.
 #[derive(Debug)]
 pub(crate) enum LoadStep<'a> {
     Clear,
     /// Fields and values of `stock`, `product` or `book`.
-    Fields(&'static str, &'a [(String, String)]),
+    Fields(&'static str, &'a [Pair]),
     /// The group starts anew at 0, and these entries are deleted.
     Queue(&'a [String]),
     Open {

@@ -39,10 +39,10 @@ pub(crate) struct LookedSale {
     pub stock: HashMap<ProductId, i64>,
     /// Products of which limit and price are there.
     pub products: usize,
-    /// The book is a hash, or not there yet, and the queue a stream with its group.
+    /// There are a book that was begun under this epoch, and a queue with its group.
     pub intact: bool,
     /// The values of the book's fields that were asked for; empty where it has none.
-    pub book: Vec<String>,
+    pub book: Vec<Vec<u8>>,
 }
 
 impl LookedSale {
@@ -54,7 +54,7 @@ impl LookedSale {
 }
 
 /// Looks at a sale and at some fields of its book.
-pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[String]) -> Result<Look, CallError> {
+pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[Vec<u8>]) -> Result<Look, CallError> {
     let mut command = LOOK.on_sale(keys);
     command.arg(fields);
     let mut reply = LOOK.run(link, &command).await?;

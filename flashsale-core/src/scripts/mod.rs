@@ -10,8 +10,9 @@ mod look;
 mod preflight;
 mod rate_limit;
 mod reserve;
+pub mod seam;
 
-use std::{sync::OnceLock, time::Duration};
+use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use redis::{Cmd, FromRedisValue, Value};
 
@@ -26,7 +27,7 @@ use crate::{
 
 /// The version of the scripts and of what they keep. A sale that was loaded under another one is fenced:
 /// an old process is refused rather than corrupting what a new one wrote.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Why a process does not touch a sale that was loaded under a higher version.
 pub(crate) const NEWER: &str = "it was loaded by a newer version of this program; upgrade this process";
 
@@ -36,23 +37,43 @@ const READS_ONLY: &str = "#!lua flags=no-writes";
 /// One atomic decision.
 pub(crate) struct Script {
     text: &'static str,
-    sha: OnceLock<String>,
+    /// What is run: the text, unless another one took its place before the first call.
+    used: OnceLock<Used>,
     /// Carrying it out twice does what once does.
     repeatable: bool,
 }
 
+/// A text that is run, and the name that Redis knows it by.
+#[derive(Debug)]
+struct Used {
+    text: Cow<'static, str>,
+    sha: String,
+}
+
+impl Used {
+    fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, sha }
+    }
+}
+
 impl Script {
     const fn new(text: &'static str) -> Self {
-        Self { text, sha: OnceLock::new(), repeatable: false }
+        Self { text, used: OnceLock::new(), repeatable: false }
     }
 
     /// One that may be carried out twice: where its answer is lost with the connection, it is sent again.
     const fn repeatable(text: &'static str) -> Self {
-        Self { text, sha: OnceLock::new(), repeatable: true }
+        Self { text, used: OnceLock::new(), repeatable: true }
+    }
+
+    fn used(&self) -> &Used {
+        self.used.get_or_init(|| Used::new(self.text))
     }
 
     fn sha(&self) -> &str {
-        self.sha.get_or_init(|| redis::Script::new(self.text).get_hash().to_owned())
+        &self.used().sha
     }
 
     /// A call on a sale: all its keys, and the version.
@@ -79,7 +100,7 @@ impl Script {
         let value = match self.send(link, command, deadline).await {
             Err(CallError::Refused(error)) if error.code() == Some("NOSCRIPT") => {
                 let _: String = link
-                    .ask(redis::cmd("SCRIPT").arg("LOAD").arg(self.text))
+                    .ask(redis::cmd("SCRIPT").arg("LOAD").arg(&*self.used().text))
                     .await
                     .map_err(CallError::before_sending)?;
                 self.send(link, command, deadline).await?
@@ -94,13 +115,17 @@ impl Script {
     }
 
     async fn send(&self, link: &Link, command: &Cmd, deadline: Duration) -> Result<Value, CallError> {
-        if self.repeatable || self.text.starts_with(READS_ONLY) {
+        if self.repeatable || self.used().text.starts_with(READS_ONLY) {
             link.ask_within(command, deadline).await
         } else {
             link.query_within(command, deadline).await
         }
     }
 }
+
+/// All of them.
+const ALL: [&Script; 12] =
+    [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT, &CART, &PREFLIGHT];
 
 /// A script's reply, read from its front: a word, then what the word promises.
 #[derive(Debug)]
@@ -145,21 +170,6 @@ fn unexpected(value: &Value) -> CallError {
 mod tests {
     use super::*;
 
-    const ALL: [&Script; 12] = [
-        &RESERVE,
-        &BEGIN,
-        &SETTLE,
-        &LOAD,
-        &STATE,
-        &LOOK,
-        &AUDIT,
-        &PURGE,
-        &LEAVE,
-        &RATE_LIMIT,
-        &CART,
-        &PREFLIGHT,
-    ];
-
     /// The guard is the same text wherever a script changes a sale, so that none can be looser.
     #[test]
     fn every_script_guards_the_sale_alike() {
@@ -170,12 +180,18 @@ mod tests {
             "if sale[3] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return { 'fenced', 'run_id' } end",
             "if sale[4] == 'loading' then return { 'fenced', 'loading' } end",
         ];
+        const BOOK: &str =
+            "if redis.call('HGET', KEYS[4], 'epoch') ~= ARGV[2] then return { 'fenced', 'book' } end";
         for script in [&BEGIN, &SETTLE, &STATE, &AUDIT, &PURGE, &RESERVE] {
             let text = script.text.replace("sale.epoch", "sale[2]").replace("sale.version", "sale[1]");
             let text = text
                 .replace("sale.run_id", "sale[3]")
                 .replace("sale.state == 'loading'", "sale[4] == 'loading'");
             assert!(text.contains(&GUARD.join("\n")), "{text}");
+        }
+        // Those that go by what the book says do not take a book that was removed for an empty one.
+        for script in [&BEGIN, &SETTLE, &RESERVE] {
+            assert!(script.text.contains(&[GUARD[4], BOOK].join("\n")), "{}", script.text);
         }
     }
 

@@ -1,11 +1,11 @@
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use super::{Reply, Script, unexpected};
 use crate::{
-    ids::{IdempotencyKey, OrderId, ProductId, RequestId, UserId},
-    keys::{SaleKeys, book_key, book_order, book_quota},
+    ids::{IdempotencyKey, OrderId, ProductId, RequestId, SaleId, UserId},
+    keys::SaleKeys,
     link::{CallError, Link},
     order::{Fingerprint, Items, Refusal},
     sale::{Epoch, Seq},
@@ -64,53 +64,70 @@ pub(crate) async fn reserve(
     }
     let reply = RESERVE.run_within(link, &command, deadline).await?;
     // The script has run: an answer that cannot be read does not say that nothing happened.
-    read(reply, orders.len()).map_err(|error| CallError::Lost(error.to_string()))
+    read(reply, keys.id, orders.len()).map_err(|error| CallError::Lost(error.to_string()))
 }
 
-fn read(mut reply: Reply, orders: usize) -> Result<Reserved, CallError> {
+fn read(mut reply: Reply, sale: SaleId, orders: usize) -> Result<Reserved, CallError> {
     if reply.word == "late" {
         return Ok(Reserved::Late { redis_us: reply.next()? });
     }
     let mut reply = reply.expect("ok")?;
     let seq = Seq(reply.next()?);
     let redis_us = reply.next()?;
-    let answers = (0..orders).map(|_| answer(reply.list()?)).collect::<Result<_, _>>()?;
+    let answers = (0..orders).map(|_| answer(reply.next()?, sale)).collect::<Result<_, _>>()?;
     Ok(Reserved::Decided { seq, redis_us, answers })
 }
 
 fn push_order(command: &mut Cmd, order: &Reservation) {
     command
-        .arg(order.id.to_string())
-        .arg(book_key(&order.user, &order.key))
-        .arg(book_order(order.id))
-        .arg(order.fingerprint.as_str())
+        .arg(&order.id.packed()[..])
         .arg(order.user.as_str())
-        .arg(order.key.as_str())
+        .arg(order.key.packed())
+        .arg(&order.fingerprint.as_bytes()[..])
         .arg(order.request_id.as_ref().map_or("", RequestId::as_str))
-        .arg(order.items.iter().len());
-    for (product, quantity) in order.items.iter() {
-        command.arg(product.get()).arg(quantity).arg(book_quota(&order.user, product));
+        .arg(lines(&order.items));
+}
+
+/// The same items have the same text: the script reads it once in a batch.
+fn lines(items: &Items) -> String {
+    let mut text = String::new();
+    for (product, quantity) in items.iter() {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{product}:{quantity}");
+    }
+    text
+}
+
+fn answer(value: Value, sale: SaleId) -> Result<Answer, CallError> {
+    match value {
+        Value::BulkString(word) => answer_in_a_word(&word),
+        other => answer_with_details(Reply::of(other)?, sale),
     }
 }
 
-fn answer(mut reply: Reply) -> Result<Answer, CallError> {
+fn answer_in_a_word(word: &[u8]) -> Result<Answer, CallError> {
+    Ok(Answer::Refused(match word {
+        b"admitted" => return Ok(Answer::Admitted),
+        b"id_taken" => return Ok(Answer::IdTaken),
+        b"key_reused" => Refusal::KeyReused,
+        b"closed" | b"ended" => Refusal::Ended,
+        b"paused" => Refusal::Paused,
+        b"not_started" => Refusal::NotStarted,
+        other => return Err(unexpected(&Value::BulkString(other.to_owned()))),
+    }))
+}
+
+fn answer_with_details(mut reply: Reply, sale: SaleId) -> Result<Answer, CallError> {
     fn product(reply: &mut Reply) -> Result<ProductId, CallError> {
         let id: i64 = reply.next()?;
-        ProductId::try_from(id).map_err(|_| unexpected(&redis::Value::Int(id)))
+        ProductId::try_from(id).map_err(|_| unexpected(&Value::Int(id)))
     }
     Ok(Answer::Refused(match &*reply.text()? {
-        "admitted" => return Ok(Answer::Admitted),
         "replayed" => {
-            let id = reply.text()?;
-            return Ok(Answer::Replayed(
-                id.parse().map_err(|_| unexpected(&redis::Value::SimpleString(id)))?,
-            ));
+            let id: Vec<u8> = reply.next()?;
+            let known = OrderId::unpack(&id, sale).ok_or_else(|| unexpected(&Value::BulkString(id)))?;
+            return Ok(Answer::Replayed(known));
         }
-        "id_taken" => return Ok(Answer::IdTaken),
-        "key_reused" => Refusal::KeyReused,
-        "closed" | "ended" => Refusal::Ended,
-        "paused" => Refusal::Paused,
-        "not_started" => Refusal::NotStarted,
         "unknown_product" => Refusal::UnknownProduct(product(&mut reply)?),
         "over_quota" => {
             Refusal::OverQuota { product: product(&mut reply)?, limit: reply.next()?, held: reply.next()? }
@@ -119,6 +136,6 @@ fn answer(mut reply: Reply) -> Result<Answer, CallError> {
             let (product, left): (_, i64) = (product(&mut reply)?, reply.next()?);
             Refusal::SoldOut { product, left: u32::try_from(left).unwrap_or(0) }
         }
-        other => return Err(unexpected(&redis::Value::SimpleString(other.to_owned()))),
+        other => return Err(unexpected(&Value::SimpleString(other.to_owned()))),
     }))
 }

@@ -50,75 +50,56 @@ pub(crate) async fn recorded(
         .collect()
 }
 
-/// An idempotency key that is taken, and by whom.
-pub(crate) struct KeyHolder {
+/// An order that one of the users has already, with one of its lines if it was confirmed: an order of several
+/// lines comes several times.
+pub(crate) struct Standing {
     pub user: UserId,
-    pub key: IdempotencyKey,
+    /// None for a duplicate, which holds none.
+    pub key: Option<IdempotencyKey>,
     pub order: OrderId,
     pub fingerprint: Fingerprint,
+    /// Units that the user holds by it.
+    pub holds: Option<(ProductId, i64)>,
 }
 
-/// Which orders hold the keys of these orders.
-pub(crate) async fn key_holders(
-    conn: &mut PgConnection,
-    sale: SaleId,
-    orders: &[&QueuedOrder],
-) -> Result<Vec<KeyHolder>, sqlx::Error> {
-    let users: Vec<&str> = orders.iter().map(|order| order.user.as_str()).collect();
-    let keys: Vec<&str> = orders.iter().map(|order| order.key.as_str()).collect();
-    assert_eq!(users.len(), keys.len(), "UNNEST pads the shorter array with NULL");
-    let rows: Vec<(String, String, Uuid, String)> = sqlx::query_as(
-        "SELECT asked.user_id, asked.idempotency_key, holder.id, holder.fingerprint
-         FROM unnest($2::text[], $3::text[]) AS asked (user_id, idempotency_key)
-         CROSS JOIN LATERAL (
-             SELECT o.id, o.fingerprint FROM orders o
-             WHERE o.sale_id = $1 AND o.user_id = asked.user_id AND o.idempotency_key = asked.idempotency_key
-             LIMIT 1
-         ) AS holder",
-    )
-    .bind(sale_key(sale))
-    .bind(users)
-    .bind(keys)
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|(user, key, order, fingerprint)| {
-            Ok(KeyHolder {
-                user: parsed("orders.user_id", user)?,
-                key: parsed("orders.idempotency_key", key)?,
-                order: parsed("orders.id", order)?,
-                fingerprint: Fingerprint::from_store(&fingerprint),
-            })
-        })
-        .collect()
-}
+/// User, key, id, fingerprint; product and units.
+type StandingColumns = (String, Option<String>, Uuid, String, Option<i64>, Option<i32>);
 
-/// Confirmed units per user and product, of these users.
-pub(crate) async fn held(
+/// All orders that these users have in this sale: which keys are taken, and what is held. One look-up for both,
+/// since most buyers of a batch have nothing yet.
+pub(crate) async fn standing(
     conn: &mut PgConnection,
     sale: SaleId,
     users: &[&str],
-) -> Result<Vec<(UserId, ProductId, i64)>, sqlx::Error> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT asked.user_id, item.product_id, sum(item.quantity)
+) -> Result<Vec<Standing>, sqlx::Error> {
+    let rows: Vec<StandingColumns> = sqlx::query_as(
+        "SELECT asked.user_id, had.idempotency_key, had.id, had.fingerprint, item.product_id, item.quantity
          FROM unnest($2::text[]) AS asked (user_id)
          CROSS JOIN LATERAL (
-             SELECT o.id FROM orders o
-             WHERE o.sale_id = $1 AND o.user_id = asked.user_id AND o.status = 'Confirmed' OFFSET 0
-         ) AS bought
-         CROSS JOIN LATERAL (
-             SELECT i.product_id, i.quantity FROM order_items i WHERE i.order_id = bought.id OFFSET 0
-         ) AS item
-         GROUP BY asked.user_id, item.product_id",
+             SELECT o.id, o.idempotency_key, o.fingerprint, o.status FROM orders o
+             WHERE o.sale_id = $1 AND o.user_id = asked.user_id OFFSET 0
+         ) AS had
+         LEFT JOIN LATERAL (
+             SELECT i.product_id, i.quantity FROM order_items i
+             WHERE i.order_id = had.id AND had.status = 'Confirmed' OFFSET 0
+         ) AS item ON true",
     )
     .bind(sale_key(sale))
     .bind(users)
     .fetch_all(conn)
     .await?;
-    let read = |(user, product, units)| {
-        Ok((parsed("orders.user_id", user)?, parsed("order_items.product_id", product)?, units))
-    };
-    rows.into_iter().map(read).collect()
+    rows.into_iter()
+        .map(|(user, key, order, fingerprint, product, units)| {
+            let product = product.map(|id| parsed("order_items.product_id", id)).transpose()?;
+            Ok(Standing {
+                user: parsed("orders.user_id", user)?,
+                key: key.map(|key| parsed("orders.idempotency_key", key)).transpose()?,
+                order: parsed("orders.id", order)?,
+                fingerprint: Fingerprint::from_store(&fingerprint),
+                holds: product.zip(units.map(i64::from)),
+            })
+        })
+        .collect()
 }
 
 /// A row of `orders` to be written.
@@ -146,7 +127,7 @@ pub(crate) async fn insert(
     let users: Vec<&str> = rows.iter().map(|row| row.order.user.as_str()).collect();
     let keys: Vec<Option<&str>> =
         rows.iter().map(|row| row.duplicate_of.is_none().then(|| row.order.key.as_str())).collect();
-    let fingerprints: Vec<&str> = rows.iter().map(|row| row.order.fingerprint.as_str()).collect();
+    let fingerprints: Vec<String> = rows.iter().map(|row| row.order.fingerprint.to_string()).collect();
     let epochs: Vec<i64> = rows.iter().map(|row| row.order.epoch.get()).collect();
     let seqs: Vec<i64> = rows.iter().map(|row| row.order.seq.get()).collect();
     let (states, reasons): (Vec<&str>, Vec<Option<&str>>) = rows.iter().map(column).unzip();

@@ -181,8 +181,13 @@ async fn with_orders(pg: &PgPool, url: &str) -> (SaleId, Vec<Decoded>) {
 async fn a_snapshot_has_all_that_redis_needs() {
     let (pg, url) = connect().await;
     let (id, made) = with_orders(&pg, &url).await;
+    let mut record = snapshot::begin(&pg, id).await.unwrap();
+    let sale = record.sale().await.unwrap();
+    assert_eq!((sale.recorded_seq, sale.products[0].sold), (Seq(3), 2));
+    assert_eq!(record.count().await.unwrap(), 3);
+    let letters = record.letters().await.unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.order).collect::<Vec<_>>(), [Some(made[3].order.id)]);
     let mut seen = snapshot::load_snapshot(&pg, id).await.unwrap();
-    assert_eq!((seen.sale.recorded_seq, seen.sale.products[0].sold), (Seq(3), 2));
     seen.orders.sort_by_key(|order| made.iter().position(|made| made.order.id == order.id));
     let words: Vec<_> = seen
         .orders
@@ -201,9 +206,11 @@ async fn a_snapshot_has_all_that_redis_needs() {
     assert_eq!(confirmed.state, OrderState::Confirmed);
     assert_eq!((&confirmed.user, &confirmed.fingerprint), (&made[0].order.user, &made[0].order.fingerprint));
     assert_eq!(seen.held, [("ann".parse().unwrap(), ProductId::try_from(1).unwrap(), 2)]);
-    assert_eq!(seen.letters.iter().map(|letter| letter.order).collect::<Vec<_>>(), [Some(made[3].order.id)]);
-    let nowhere = SaleId::try_from(99).unwrap();
-    assert!(snapshot::load_snapshot(&pg, nowhere).await.unwrap_err().is_not_found());
+    let units: Vec<u32> =
+        seen.orders.iter().map(|order| order.lines.iter().map(|line| line.1).sum()).collect();
+    assert_eq!(units, [2, 1, 2], "a failed order has its lines too");
+    let mut nowhere = snapshot::begin(&pg, SaleId::try_from(99).unwrap()).await.unwrap();
+    assert!(nowhere.sale().await.unwrap_err().is_not_found());
 }
 
 #[tokio::test]

@@ -4,7 +4,12 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{by_hand::sql, herd::Herd, *};
-use crate::{Invariant, keys::book_quota};
+use crate::{
+    Invariant, OrderState,
+    keys::{book_key, book_key_value, book_order, book_quota},
+    order::Fingerprint,
+    packed::BookState,
+};
 
 /// Two recorded orders: `ann` holds two of the first product, `bob` one of each.
 struct Sold {
@@ -108,14 +113,20 @@ async fn i5_names_the_order_that_is_lost() {
     assert!(i5.violations.iter().any(|text| text.contains(&lost) && text.contains("lost")), "{i5:?}");
 }
 
+async fn show_as(shop: &Shop, order: OrderId, state: OrderState) {
+    let state = BookState { state, since: Utc::now(), failure: None };
+    let _: i64 = shop.book("HSET", &[&book_order(order), &state.packed()]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_names_the_order_that_shows_another_state_than_is_recorded() {
-    for (state, word) in [("F1 sold-out", "failed"), ("Q1", ""), ("C1", "confirmed")] {
+    for (state, word) in
+        [(OrderState::Failed, "failed"), (OrderState::Queued, ""), (OrderState::Confirmed, "confirmed")]
+    {
         let sold = sold().await;
         let unknown = OrderId::new(sold.shop.sale);
         let shown = if word == "failed" { sold.ann } else { unknown };
-        let book = sold.shop.keys().book;
-        let _: i64 = sold.shop.redis(&["HSET", &book, &format!("o/{shown}"), state]).await;
+        show_as(&sold.shop, shown, state).await;
         sold.blames(&[Invariant::I5], &[&shown.to_string(), word]).await;
     }
 }
@@ -123,10 +134,9 @@ async fn i5_names_the_order_that_shows_another_state_than_is_recorded() {
 /// Its entry was settled, so that nothing will ever show its buyer what became of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_names_the_recorded_order_that_is_shown_as_on_its_way_for_good() {
-    for state in ["Q1", "P1"] {
+    for state in [OrderState::Queued, OrderState::Processing] {
         let sold = sold().await;
-        let book = sold.shop.keys().book;
-        let _: i64 = sold.shop.redis(&["HSET", &book, &format!("o/{}", sold.ann), state]).await;
+        show_as(&sold.shop, sold.ann, state).await;
         let recorded = format!("order {} is recorded as Confirmed", sold.ann);
         sold.blames(&[Invariant::I5], &[&recorded, &format!("shown as {state}")]).await;
         sold.shop.engine.operator().recover(sold.shop.sale, |_| {}).await.unwrap();
@@ -152,12 +162,19 @@ async fn i5_lets_pass_what_is_recorded_and_still_queued() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i6_names_the_order_whose_key_stands_for_another() {
     let sold = sold().await;
-    let book = sold.shop.keys().book;
-    let _: i64 = sold.shop.redis(&["HDEL", &book, "k/bob/k1"]).await;
-    sold.blames(&[Invariant::I6], &[&sold.bob.to_string(), "k/bob/k1", "nothing"]).await;
-    let other = format!("{} 10000", sold.ann);
-    let _: i64 = sold.shop.redis(&["HSET", &book, "k/bob/k1", &other]).await;
-    sold.blames(&[Invariant::I6], &[&sold.bob.to_string(), "k/bob/k1", &other]).await;
+    let (field, bob) = (book_key(&user("bob"), &key("k1")), sold.bob.to_string());
+    let _: i64 = sold.shop.book("HDEL", &[&field]).await;
+    sold.blames(&[Invariant::I6], &[&bob, "key k1 of user bob stands for nothing"]).await;
+    for (order, words) in [
+        (sold.ann, format!("stands for order {}", sold.ann)),
+        (sold.bob, "stands for another request".to_owned()),
+    ] {
+        let value = book_key_value(order, &Fingerprint::UNKNOWN);
+        let _: i64 = sold.shop.book("HSET", &[&field, &value]).await;
+        sold.blames(&[Invariant::I6], &[&bob, &words]).await;
+    }
+    let _: i64 = sold.shop.book("HSET", &[&field, b"what\xff"]).await;
+    sold.blames(&[Invariant::I6], &[&bob, r"stands for 'what\xff'"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,13 +198,12 @@ async fn i7_names_the_order_that_no_drainer_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i8_names_the_user_whose_quota_is_wrong() {
     let sold = sold().await;
-    let book = sold.shop.keys().book;
     let quota = book_quota(&user("ann"), sold.shop.products[0]);
-    let _: i64 = sold.shop.redis(&["HSET", &book, &quota, "1"]).await;
+    let _: i64 = sold.shop.book("HSET", &[&quota, b"1"]).await;
     sold.blames(&[Invariant::I8], &["user ann", &sold.product(0), "says 1, orders hold 2"]).await;
-    let _: i64 = sold.shop.redis(&["HSET", &book, &quota, "2", "q/zoe/", "1"]).await;
+    let _: i64 = sold.shop.book("HSET", &[&quota, b"2", b"qzoe/", b"1"]).await;
     // Of whom it is cannot be read, so that it cannot be added up.
-    sold.blames(&[Invariant::I5], &["q/zoe/"]).await;
+    sold.blames(&[Invariant::I5], &["qzoe/"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

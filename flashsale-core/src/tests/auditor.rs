@@ -62,7 +62,7 @@ async fn it_shows_which_invariant_a_corrupted_store_breaks() {
     let at = value(&handle, &last).expect("a time");
     assert!((at - f64::from(u32::try_from(Utc::now().timestamp()).unwrap())).abs() < 60.0, "{at}");
 
-    let (stock, book) = (shop.keys().stock, shop.keys().book);
+    let stock = shop.keys().stock;
     let product = shop.products[0].to_string();
     let quota = book_quota(&user("ann"), shop.products[0]);
     let words = |report: &AuditReport| format!("{report:?}");
@@ -81,10 +81,10 @@ async fn it_shows_which_invariant_a_corrupted_store_breaks() {
     assert_shown(&handle, &shop, &[Invariant::I1]);
     sql(&shop, "UPDATE products SET sold = sold - 1 WHERE stock = 10").await;
 
-    let _: i64 = shop.redis(&["HDEL", &book, &quota]).await;
+    let _: i64 = shop.book("HDEL", &[&quota]).await;
     assert_eq!(blamed(&check(&mut auditor).await), [Invariant::I8]);
     assert_shown(&handle, &shop, &[Invariant::I8]);
-    let _: i64 = shop.redis(&["HSET", &book, &quota, "2"]).await;
+    let _: i64 = shop.book("HSET", &[&quota, b"2"]).await;
 
     assert!(check(&mut auditor).await.holds());
     assert_shown(&handle, &shop, &[]);

@@ -333,7 +333,7 @@ async fn a_duplicate_leaves_the_cart_alone() {
     shop.drain().await;
     put(&shop, ann, shop.products[0], 1).await;
     let field = keys::book_key(&user(ann), &key("k"));
-    let _: i64 = shop.redis(&["HDEL", &shop.keys().book, &field]).await;
+    let _: i64 = shop.book("HDEL", &[&field]).await;
     let again = admitted(shop.buy(ann, "k", &[(0, 1)]).await);
     shop.drain().await;
     let status = shop.engine.order_status(again).await.unwrap().unwrap();

@@ -62,7 +62,7 @@ async fn quota_lowered_by_hand_gives_no_unit_more() {
     let mut orders = vec![admitted(shop.buy("ann", "k", &[(0, 2)]).await)];
     shop.drain().await;
     let quota = book_quota(&user("ann"), shop.products[0]);
-    let _: i64 = shop.redis(&["HSET", &shop.keys().book, &quota, "-100"]).await;
+    let _: i64 = shop.book("HSET", &[&quota, b"-100"]).await;
     for key in 0..20 {
         orders.push(admitted(shop.buy("ann", &format!("k{key}"), &[(0, 1)]).await));
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auditor;
+mod backlog;
 mod by_hand;
 mod cart;
 mod crash;
@@ -20,6 +21,7 @@ mod recover;
 mod scripts;
 mod status;
 mod unknown;
+mod upgrade;
 mod vanished;
 mod watch;
 
@@ -130,6 +132,13 @@ impl Shop {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         self.stores().link.query(&command).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The same for a command on the sale's book, whose fields are not all text.
+    pub(crate) async fn book<T: redis::FromRedisValue>(&self, name: &str, words: &[&[u8]]) -> T {
+        let mut command = redis::cmd(name);
+        command.arg(&self.keys().book).arg(words);
+        self.stores().link.query(&command).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     pub(crate) async fn left(&self, product: usize) -> i64 {

@@ -2,7 +2,10 @@
 
 use flashsale_stack::{Stack, StackOptions};
 
-use super::*;
+use super::{
+    metrics::{recorder, value},
+    *,
+};
 use crate::{Finding, Verdict, ledger, test_support};
 
 async fn findings(redis_url: &str, database_url: &str) -> Vec<Finding> {
@@ -119,4 +122,26 @@ async fn a_store_that_is_away_hides_nothing_of_the_other() {
     // Waiting does not make a database.
     let no_database = findings(redis_url, &format!("{url}_of_nobody")).await;
     assert_eq!(of(&no_database, "postgres").verdict, Verdict::Refused);
+}
+
+/// Somebody may set it in the middle of a sale.
+#[tokio::test]
+async fn a_setting_that_changes_later_is_shown_by_the_monitor() {
+    let (recorder, handle) = recorder();
+    let _here = ::metrics::set_default_local_recorder(&recorder);
+    let stack = Stack::start(StackOptions::default()).await.unwrap();
+    let engine = Engine::connect(EngineConfig::new(stack.redis_url(), stack.database_url())).await.unwrap();
+    engine.migrate().await.unwrap();
+    let client = redis::Client::open(stack.redis_url()).unwrap();
+    let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+    let monitor = engine.monitor();
+    for (policy, fit) in [("noeviction", 1.0), ("allkeys-lru", 0.0), ("noeviction", 1.0)] {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("maxmemory-policy").arg(policy).exec_async(&mut admin).await.unwrap();
+        monitor.check_once().await;
+        monitor.observe_once().await.unwrap();
+        assert_eq!(value(&handle, "flashsale_setting_fit{check=\"redis eviction\"}"), Some(fit), "{policy}");
+    }
+    engine.close().await;
+    stack.stop().await;
 }

@@ -48,12 +48,12 @@ async fn a_record_that_vanished_is_given_up_and_its_connection_too() {
     let (shop, engine, proxy) = behind_proxy(Duration::from_secs(1), 1).await;
     let id = admitted(shop.buy("ann", "k", &[(0, 1)]).await);
     shop.drain().await;
-    let _: i64 = shop.redis(&["HDEL", &shop.keys().book, &book_order(id)]).await;
+    let _: i64 = shop.book("HDEL", &[&book_order(id)]).await;
     let (ann, stores) = (&user("ann"), engine.stores());
     let unqueued = admitted(shop.buy("bob", "k", &[(0, 1)]).await);
     let mut drainer = engine.drainer();
     let entries = drainer.read(shop.sale).await.unwrap();
-    let _: i64 = shop.redis(&["HDEL", &shop.keys().book, &book_order(unqueued)]).await;
+    let _: i64 = shop.book("HDEL", &[&book_order(unqueued)]).await;
     let mut batch = drainer.begin(shop.sale, entries).await.unwrap();
     // As if it was parked already, which goes by another pool.
     batch.park.clear();

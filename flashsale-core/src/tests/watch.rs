@@ -144,14 +144,14 @@ async fn while_it_cannot_be_told_nothing_is_and_nothing_goes_back() {
     told(&mut first, OrderState::Processing).await;
 
     let o = book_order(id);
-    let state: String = shop.redis(&["HGET", &shop.keys().book, &o]).await;
-    let _: i64 = shop.redis(&["HSET", &shop.keys().book, &o, "Q1"]).await;
+    let state: Vec<u8> = shop.book("HGET", &[&o]).await;
+    let _: i64 = shop.book("HSET", &[&o, b"Q\0\0\0\0\x01"]).await;
     // It waits for a reading that finds `Queued`, and is not shown it.
     told(&mut watch(&shop, id).await, OrderState::Processing).await;
     assert!(first.next().now_or_never().is_none());
-    let _: i64 = shop.redis(&["HSET", &shop.keys().book, &o, "nonsense"]).await;
+    let _: i64 = shop.book("HSET", &[&o, b"nonsense"]).await;
     assert!(!shop.engine.watch_order(id).await.unwrap_err().is_transient());
-    let _: i64 = shop.redis(&["HSET", &shop.keys().book, &o, &state]).await;
+    let _: i64 = shop.book("HSET", &[&o, &state]).await;
 
     let _: i64 = shop.redis(&["HSET", &shop.keys().sale, "run_id", &"b".repeat(40)]).await;
     let error = shop.engine.watch_order(id).await.expect_err("the sale is fenced");
@@ -173,7 +173,7 @@ async fn what_redis_has_forgotten_the_record_tells() {
     let (mut drainer, mut batch) = begin(&shop).await;
     told(&mut watching, OrderState::Processing).await;
     drainer.record(shop.sale, &mut batch).await.unwrap();
-    let _: i64 = shop.redis(&["HDEL", &shop.keys().book, &book_order(id)]).await;
+    let _: i64 = shop.book("HDEL", &[&book_order(id)]).await;
     told(&mut watching, OrderState::Confirmed).await;
     drainer.settle(shop.sale, batch).await.unwrap();
     kept_open(&shop).await;

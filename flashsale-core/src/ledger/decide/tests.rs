@@ -30,7 +30,7 @@ fn failed(reason: FailureReason) -> Verdict {
 }
 
 fn duplicate_of(first: &QueuedOrder) -> Verdict {
-    let key_holder = Some((first.id, first.fingerprint.clone()));
+    let key_holder = Some((first.id, first.fingerprint));
     Verdict::Failed { reason: FailureReason::Duplicate, key_holder }
 }
 
@@ -82,7 +82,7 @@ fn what_users_hold_already_counts() {
 fn a_key_stands_for_one_order() {
     let recorded = order(sale(), 1, "ann", "a", &[(1, 1)]);
     let mut known = shop();
-    let holder = (recorded.id, recorded.fingerprint.clone());
+    let holder = (recorded.id, recorded.fingerprint);
     known.key_holders.insert((recorded.user.clone(), recorded.key.clone()), holder);
     let batch = [
         order(sale(), 2, "ann", "a", &[(1, 1)]),
@@ -197,7 +197,7 @@ fn check(batch: &[QueuedOrder], known: &Known, decisions: &[Decision]) -> Result
             Verdict::Failed { reason: FailureReason::SoldOut, .. } => prop_assert!(!fits_stock),
             other => prop_assert!(false, "{other:?} of a new order"),
         }
-        holders.entry(key).or_insert_with(|| (order.id, order.fingerprint.clone()));
+        holders.entry(key).or_insert_with(|| (order.id, order.fingerprint));
     }
     prop_assert!(left.values().all(|left| *left >= 0), "oversold");
     Ok(())

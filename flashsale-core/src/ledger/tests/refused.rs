@@ -22,10 +22,7 @@ async fn one_order_that_the_database_refuses_fails_alone() {
         Verdict::Confirmed,
         Verdict::Confirmed,
         Verdict::Confirmed,
-        Verdict::Failed {
-            reason: FailureReason::Duplicate,
-            key_holder: Some((evil.id, evil.fingerprint.clone())),
-        },
+        Verdict::Failed { reason: FailureReason::Duplicate, key_holder: Some((evil.id, evil.fingerprint)) },
     ];
     assert_eq!(outcome, recorded(expected.clone()));
     assert_eq!(shop.record(&batch).await, recorded(expected));
@@ -71,10 +68,10 @@ async fn an_order_that_cannot_even_fail_is_parked() {
 #[tokio::test]
 async fn a_value_that_the_database_cannot_hold_is_parked() {
     let shop = Shop::open().await;
-    let mut early = order(shop.sale, 1, "ann", "a", &[(1, 1)]);
+    let mut early = shop.order(1, "ann", "a", &[(1, 1)]);
     // Before PostgreSQL's calendar begins.
-    early.admitted_at = DateTime::from_timestamp_millis(-300_000_000_000_000).unwrap();
-    let batch = [queued(early), shop.order(2, "bob", "a", &[(1, 1)])];
+    early.order.admitted_at = DateTime::from_timestamp_millis(-300_000_000_000_000).unwrap();
+    let batch = [early, shop.order(2, "bob", "a", &[(1, 1)])];
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Parked, Verdict::Confirmed]));
     shop.audit().await;
 }

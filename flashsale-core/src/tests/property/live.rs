@@ -9,13 +9,14 @@ use redis::FromRedisValue;
 
 use super::{
     NUMBERS, Step,
-    model::{Answer, EntryOf, Named, Number, Sale, Verdict, name_key, name_user},
+    model::{Answer, EntryOf, Named, Number, Sale, State, Verdict, name_key, name_user},
 };
 use crate::{
-    ProductId, SaleId,
-    keys::{GROUP, SaleKeys},
+    OrderId, ProductId, SaleId,
+    keys::{BookField, GROUP, SaleKeys, book_order},
     link::Link,
     order::Fingerprint,
+    packed::BookState,
     queue::{self, Entry, Holding},
     sale::Seq,
     scripts::{self, Reservation, Reserved, Settled, Settlement, begin, carry_state, reserve, settle},
@@ -26,14 +27,17 @@ use crate::{
     },
 };
 
+/// Names and values of an entry.
+type Fields = Vec<(String, Vec<u8>)>;
+
 pub(super) struct Live {
     link: Link,
     sale: SaleId,
     keys: SaleKeys,
     /// The ids of all entries that ever were.
     entries: HashMap<Number, String>,
-    /// The `o/` fields as they were last read, with their instants.
-    states: BTreeMap<String, String>,
+    /// The orders' states as they were last read, with their instants.
+    states: BTreeMap<OrderId, BookState>,
 }
 
 impl Live {
@@ -71,7 +75,7 @@ impl Live {
                     missing: model
                         .missing
                         .iter()
-                        .map(|number| format!("o/{}", order_id(*sale, *number)))
+                        .map(|number| book_order(order_id(*sale, *number)))
                         .collect(),
                     given_back: model.given_back,
                 };
@@ -122,8 +126,8 @@ impl Live {
         };
         // An order that was never admitted has no entry; this one was never in any stream.
         let id = number.map(|number| self.entries.get(&number).map_or("1-1", String::as_str));
-        let order = order_id(self.sale, named.order).to_string();
-        Entry { id: id.unwrap_or_default().to_owned(), fields: vec![b"order".to_vec(), order.into_bytes()] }
+        let order = order_id(self.sale, named.order).packed().to_vec();
+        Entry { id: id.unwrap_or_default().to_owned(), fields: vec![b"order".to_vec(), order] }
     }
 
     fn settlement(&self, model: &Sale, named: Named, verdict: Verdict) -> Settlement {
@@ -142,7 +146,7 @@ impl Live {
                 id,
                 user: name_user(0),
                 key: name_key(0),
-                fingerprint: Fingerprint::from_store("unknown"),
+                fingerprint: Fingerprint::UNKNOWN,
                 seq: Seq(1),
                 units: vec![(super::product_id(1), 1)],
             },
@@ -181,19 +185,24 @@ impl Live {
     /// What the model cannot get wrong together with the scripts, because it is read from Redis alone.
     async fn assert_promises(&mut self, model: &Sale) {
         let stock: BTreeMap<String, i64> = self.hash(&self.keys.stock).await;
-        let book: BTreeMap<String, String> = self.hash(&self.keys.book).await;
+        let book: BTreeMap<Vec<u8>, Vec<u8>> = self.hash(&self.keys.book).await;
         assert!(stock.values().all(|left| *left >= 0), "P1: {stock:?}");
-        for (field, held) in book.iter().filter(|(field, _)| field.starts_with("q/")) {
-            let product: ProductId = field.rsplit('/').next().unwrap().parse().unwrap();
-            let held: i64 = held.parse().unwrap();
-            assert!((0..=i64::from(model.products[&product].limit)).contains(&held), "P2: {field} {held}");
+        let mut states = BTreeMap::new();
+        for (field, value) in book {
+            match BookField::read(&field, self.sale).expect("a field of the book") {
+                BookField::Quota(user, product) => {
+                    let held: i64 = String::from_utf8(value).unwrap().parse().unwrap();
+                    let limit = i64::from(model.products[&product].limit);
+                    assert!((0..=limit).contains(&held), "P2: {user} holds {held} of {product}");
+                }
+                BookField::Order(id) => drop(states.insert(id, BookState::unpack(&value).expect("a state"))),
+                BookField::Key(..) | BookField::Epoch => {}
+            }
         }
-        let states: BTreeMap<_, _> = book.into_iter().filter(|(field, _)| field.starts_with("o/")).collect();
         for (order, before) in &self.states {
-            let now = states.get(order).unwrap_or_else(|| panic!("P8: {order} is gone, it was {before}"));
-            let place = |state: &str| "QP".find(&state[..1]).unwrap_or(2);
-            let forward = place(now) > place(before) || now == before;
-            assert!(forward, "P8: {order} went from {before} to {now}");
+            let now = states.get(order).unwrap_or_else(|| panic!("P8: {order} is gone, it was {before:?}"));
+            let forward = now.state > before.state && !before.state.is_final() || now == before;
+            assert!(forward, "P8: {order} went from {before:?} to {now:?}");
         }
         self.states = states;
     }
@@ -206,20 +215,21 @@ impl Live {
             let hash: BTreeMap<String, String> = self.hash(key).await;
             lines.extend(hash.iter().map(|(field, value)| format!("{name} {field} {value}")));
         }
-        let book: BTreeMap<String, String> = self.hash(&self.keys.book).await;
+        let book: BTreeMap<Vec<u8>, Vec<u8>> = self.hash(&self.keys.book).await;
         for (field, value) in &book {
             // A state's instant is not the model's concern.
-            let instant = |c: char| field.starts_with("o/") && c.is_ascii_digit();
-            lines.insert(format!("book {field} {}", value.replace(instant, "")));
+            let state = BookState::unpack(value).filter(|_| field.starts_with(b"o")).map(State::of);
+            let value = state.map_or_else(|| value.escape_ascii().to_string(), State::text);
+            lines.insert(format!("book {} {value}", field.escape_ascii()));
         }
-        let entries: Vec<(String, Vec<(String, String)>)> =
+        let entries: Vec<(String, Fields)> =
             self.query(redis::cmd("XRANGE").arg(&self.keys.queue).arg("-").arg("+")).await;
         let ids: HashMap<_, _> =
-            (0..NUMBERS).map(|number| (order_id(self.sale, number).to_string(), number)).collect();
+            (0..NUMBERS).map(|number| (order_id(self.sale, number).packed().to_vec(), number)).collect();
         for (entry, fields) in entries {
             self.entries.insert(ids[&fields[0].1], entry);
-            let fields = fields.iter().filter(|(name, _)| name != "at");
-            let fields: Vec<_> = fields.map(|(name, value)| format!("{name}={value}")).collect();
+            let field = |(name, value): &(String, Vec<u8>)| format!("{name}={}", value.escape_ascii());
+            let fields: Vec<_> = fields.iter().map(field).collect();
             lines.insert(format!("queue {}", fields.join(" ")));
         }
         let mut pending = redis::cmd("XPENDING");
@@ -243,7 +253,8 @@ impl Live {
     /// Orders by their numbers.
     fn show(&self, line: &str) -> String {
         (0..NUMBERS).fold(line.to_owned(), |line, number| {
-            line.replace(&order_id(self.sale, number).to_string(), &format!("#{number}"))
+            let (id, name) = (order_id(self.sale, number), format!("#{number}"));
+            line.replace(&id.to_string(), &name).replace(&id.packed().escape_ascii().to_string(), &name)
         })
     }
 }

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    FailureReason, Items, OrderId, ProductId, Refusal, SaleId, SaleState,
-    keys::{book_key, book_order, book_quota},
+    FailureReason, Items, OrderId, OrderState, ProductId, Refusal, SaleId, SaleState,
+    keys::{book_key, book_key_value, book_order, book_quota},
     order::Fingerprint,
+    packed::BookState,
     scripts::Begun,
     tests::{
         key,
@@ -282,7 +283,8 @@ impl Sale {
 
     /// Everything that Redis is to hold, as lines.
     pub(super) fn lines(&self, sale: SaleId) -> BTreeSet<String> {
-        let mut lines = BTreeSet::from([format!("sale {} seq {}", self.state, self.seq)]);
+        let sale_line = format!("sale {} seq {}", self.state, self.seq);
+        let mut lines = BTreeSet::from([sale_line, format!("book epoch {EPOCH}")]);
         for (id, product) in &self.products {
             lines.insert(format!("stock {id} {}", self.left(*id)));
             lines.insert(format!("product {id} {}:{}", product.limit, product.price));
@@ -290,18 +292,19 @@ impl Sale {
         for ((user_number, key_number), holder) in &self.keys {
             let field = book_key(&name_user(*user_number), &name_key(*key_number));
             let fingerprint = self.orders[holder].request.fingerprint(sale);
-            lines.insert(format!("book {field} {} {}", order_id(sale, *holder), fingerprint.as_str()));
+            let value = book_key_value(order_id(sale, *holder), &fingerprint);
+            lines.insert(format!("book {} {}", field.escape_ascii(), value.escape_ascii()));
         }
         for order in self.orders.values() {
             let (id, user) = (order_id(sale, order.request.number), name_user(order.request.user));
-            lines.insert(format!("book {} {}", book_order(id), order.state.text()));
+            lines.insert(format!("book {} {}", book_order(id).escape_ascii(), order.state.text()));
             // A user whose units all went back holds 0, which is not the same as never having bought.
             for (product, _) in order.request.items.iter() {
                 let held = self.held(order.request.user, product);
-                lines.insert(format!("book {} {held}", book_quota(&user, product)));
+                lines.insert(format!("book {} {held}", book_quota(&user, product).escape_ascii()));
             }
             if order.queued {
-                lines.insert(format!("queue {}", order.entry(sale, id)));
+                lines.insert(format!("queue {}", order.entry(id)));
             }
             if order.pending {
                 lines.insert(format!("pending {id}"));
@@ -322,24 +325,33 @@ impl Request {
 }
 
 impl Order {
-    /// Its entry's fields, the instant left out.
-    fn entry(&self, sale: SaleId, id: OrderId) -> String {
+    /// Its entry's fields.
+    fn entry(&self, id: OrderId) -> String {
         let line = |(product, units)| format!("{product}:{units}:{}", self.prices[&product]);
         let lines: Vec<_> = self.request.items.iter().map(line).collect();
         format!(
-            "order={id} seq={} epoch={EPOCH} user={} key={} fingerprint={} lines={}",
+            "order={} seq={} epoch={EPOCH} user={} key={} lines={}",
+            id.packed().escape_ascii(),
             self.seq,
             name_user(self.request.user),
-            name_key(self.request.key),
-            self.request.fingerprint(sale).as_str(),
+            name_key(self.request.key).packed().escape_ascii(),
             lines.join(",")
         )
     }
 }
 
 impl State {
-    /// As it stands in the book, the instant left out.
-    fn text(self) -> String {
+    pub(super) fn of(book: BookState) -> Self {
+        match book.state {
+            OrderState::Queued => Self::Queued,
+            OrderState::Processing => Self::Processing,
+            OrderState::Confirmed => Self::Confirmed,
+            OrderState::Failed => Self::Failed(book.failure.expect("why it failed")),
+        }
+    }
+
+    /// What the book says, the instant left out.
+    pub(super) fn text(self) -> String {
         match self {
             Self::Queued => "Q".to_owned(),
             Self::Processing => "P".to_owned(),
@@ -353,6 +365,11 @@ pub(super) fn name_user(number: u8) -> crate::UserId {
     user(&format!("u{number}"))
 }
 
+/// Every other one is a UUID.
 pub(super) fn name_key(number: u8) -> crate::IdempotencyKey {
-    key(&format!("k{number}"))
+    if number.is_multiple_of(2) {
+        key(&format!("k{number}"))
+    } else {
+        key(&format!("0190f5fe-7c00-7a00-8000-0000000000{number:02x}"))
+    }
 }

@@ -2,13 +2,12 @@ use std::time::Duration;
 
 use super::{
     Scene,
-    scene::{SEQ, error_text, load_sale, order_id},
+    scene::{SEQ, error_text, fingerprint, load_sale, order_id},
 };
 use crate::{
     Items, ProductId, Quantity,
-    keys::{book_key, book_order, book_quota},
+    keys::{book_key, book_key_value, book_order, book_quota},
     link::CallError,
-    order::Fingerprint,
     sale::{Epoch, Seq},
     scripts::{Answer, RESERVE_BATCH, Reservation, Reserved, reserve},
 };
@@ -28,7 +27,7 @@ async fn the_largest_batch_fits_and_a_larger_one_is_refused() {
             id: order_id(scene.sale, number),
             user: format!("user-{number}").parse().unwrap(),
             key: "k".parse().unwrap(),
-            fingerprint: Fingerprint::from_store("f"),
+            fingerprint: fingerprint("$1"),
             items: Items::merge((1..=lines).map(line)).unwrap(),
             request_id: None,
         }
@@ -51,11 +50,13 @@ async fn the_largest_batch_fits_and_a_larger_one_is_refused() {
     };
     assert_eq!((seq, answers), (Seq(132), vec![Answer::Admitted; RESERVE_BATCH]));
     let after = scene.state().await;
-    let holds = |line: String| after.contains(&scene.show(&line));
+    let holds =
+        |field: Vec<u8>, value: &str| after.contains(&format!("book {} {value}", scene.shown(&field)));
     for Reservation { id, user, key, items, .. } in &orders[..RESERVE_BATCH] {
-        assert!(holds(format!("book {} {id} f", book_key(user, key))));
-        assert!(holds(format!("book {} Qnow", book_order(*id))));
-        assert!(items.iter().all(|(product, _)| holds(format!("book {} 1", book_quota(user, product)))));
+        let value = book_key_value(*id, &fingerprint("$1"));
+        assert!(holds(book_key(user, key), &scene.shown(&value)));
+        assert!(holds(book_order(*id), "Qnow"));
+        assert!(items.iter().all(|(product, _)| holds(book_quota(user, product), "1")));
     }
     for id in 1..=lines {
         assert!(after.contains(&format!("stock {id} 872")));

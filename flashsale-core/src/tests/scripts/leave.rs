@@ -6,7 +6,7 @@ const LUA: &str = include_str!("../../../lua/leave.lua");
 /// `raw consumer`: the script's words. Otherwise the consumer, called as the drainer does.
 async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
     match call.strip_prefix("raw ") {
-        Some(consumer) => scene.raw(LUA, &format!("1 {consumer}")).await,
+        Some(consumer) => scene.raw(LUA, &format!("2 {consumer}")).await,
         None => leave(&scene.link, &scene.keys, call).await.map(|()| "done".to_owned()),
     }
 }

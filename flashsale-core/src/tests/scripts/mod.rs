@@ -48,7 +48,7 @@ pub(super) async fn check(
             scene.run(command).await;
         }
         let before = scene.state().await;
-        let answer = match act(&scene, &scene.real(call)).await {
+        let answer = match act(&scene, call).await {
             Ok(answer) => answer,
             Err(CallError::Fenced(why)) => format!("fenced {why}"),
             Err(CallError::Refused(error)) => scene::error_text(&error),

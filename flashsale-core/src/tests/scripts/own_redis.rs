@@ -5,11 +5,10 @@ use std::time::Duration;
 use flashsale_stack::{Stack, StackOptions};
 use redis::Value;
 
-use super::scene::{EPOCH, SEQ, Scene, error_text, server};
+use super::scene::{EPOCH, SEQ, Scene, error_text, fingerprint, server};
 use crate::{
     FailureReason, Items, Quantity, cart,
     link::CallError,
-    order::Fingerprint,
     queue::{Entry, Holding, Verdict},
     sale::{Epoch, SaleState},
     scripts::{
@@ -34,10 +33,10 @@ async fn buy(scene: &Scene, order: &Reservation) -> Result<Vec<Answer>, CallErro
 fn order(scene: &Scene, name: &str) -> Reservation {
     let line = ("1".parse().unwrap(), Quantity::try_from(2).unwrap());
     Reservation {
-        id: scene.real(name).parse().unwrap(),
+        id: scene.order(name),
         user: "ann".parse().unwrap(),
         key: name.parse().unwrap(),
-        fingerprint: Fingerprint::from_store("f"),
+        fingerprint: fingerprint("$1"),
         items: Items::merge([line]).unwrap(),
         request_id: None,
     }
@@ -95,7 +94,7 @@ async fn a_full_redis_sells_nothing_and_drains() {
     leave(link, keys, "nobody").await.unwrap();
     carry_state(link, keys, EPOCH, SaleState::Paused, 1, 2).await.unwrap();
 
-    let fields = |text: &str| vec![("1".to_owned(), text.to_owned())];
+    let fields = |text: &str| vec![(b"1".to_vec(), text.as_bytes().to_vec())];
     load_start(link, keys, Epoch(8), "t", &server(link, keys).await).await.unwrap();
     let steps = [
         LoadStep::Clear,
@@ -128,10 +127,10 @@ async fn a_demoted_redis_fails_the_call_and_loses_the_connection() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     let scene = Scene::open_on(stack.redis_url()).await;
     let bought = |name: &str| Holding {
-        id: scene.real("@A").parse().unwrap(),
+        id: scene.order("@A"),
         user: name.parse().unwrap(),
         key: "k".parse().unwrap(),
-        fingerprint: Fingerprint::from_store("f"),
+        fingerprint: fingerprint("$1"),
         seq: SEQ,
         units: vec![("1".parse().unwrap(), 1)],
     };

@@ -6,7 +6,7 @@ const LUA: &str = include_str!("../../../lua/purge.lua");
 /// The script's words; and, called again as the engine does, whether it says the keys are gone.
 async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
     match call {
-        "words" => scene.raw(LUA, "1 7").await,
+        "words" => scene.raw(LUA, "2 7").await,
         _ => Ok(format!("gone: {}", purge(&scene.link, &scene.keys, EPOCH).await?)),
     }
 }
@@ -14,7 +14,7 @@ async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
 #[tokio::test]
 async fn removes_only_what_is_over() {
     const EVERYTHING: &[&str] = &[
-        "-sale version 1",
+        "-sale version 2",
         "-sale epoch 7",
         "-sale run_id RUN",
         "-sale state open",
@@ -25,11 +25,12 @@ async fn removes_only_what_is_over() {
         "-stock 2 5",
         "-product 1 3:1000",
         "-product 2 2:2000",
-        "-book k/ann/k1 @A f1",
+        "-book epoch 7",
+        "-book kann/k1 @A$1",
         "-queue is a stream",
         "-group drain at 0-0",
     ];
-    const OVER: &[&str] = &["HSET sale ends_ms 2", "HSET book k/ann/k1 @A~f1"];
+    const OVER: &[&str] = &["HSET sale ends_ms 2", "HSET book kann/k1 @A$1"];
     let mut rows = guard_rows("engine");
     rows.extend([
         Row("ended a day ago", &[], "engine", "gone: true", EVERYTHING),

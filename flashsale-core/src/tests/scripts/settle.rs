@@ -1,12 +1,11 @@
 use super::{
     Row, Scene, UNCHANGED, check, guard_rows,
-    scene::{EPOCH, error_text, load_sale, order_id},
+    scene::{EPOCH, error_text, fingerprint, load_sale, order_id},
 };
 use crate::{
     FailureReason, Items, ProductId,
     keys::{book_order, book_quota},
     link::CallError,
-    order::Fingerprint,
     queue::{Holding, Verdict},
     sale::{Epoch, Seq},
     scripts::{SETTLE_BATCH, Settlement, settle},
@@ -20,25 +19,24 @@ const IN_HAND: &[&str] = &[
     "XADD queue 2-0 order @B",
     "XADD queue 3-0 order @C",
     "XREADGROUP GROUP drain me COUNT 2 STREAMS queue >",
-    "HSET book o/@A P1 k/ann/k1 @A~f1 o/@B P1 k/ann/k2 @B~f2 q/ann/1 3 q/ann/2 1",
-    "HSET book o/@C Q1 k/bob/k1 @C~f1 q/bob/1 1",
+    "HSET book o@A P1 kann/k1 @A$1 o@B P1 kann/k2 @B$2 qann/1 3 qann/2 1",
+    "HSET book o@C Q1 kbob/k1 @C$1 qbob/1 1",
     "HSET stock 1 6 2 4",
 ];
-const CONFIRM_A: &str = "1-0 @A ann k1 f1 1x2,2x1 confirmed";
-const FAIL_A: &str = "1-0 @A ann k1 f1 1x2,2x1 failed sold-out";
-const A_CONFIRMED: &[&str] =
-    &["-book o/@A P1", "+book o/@A Cnow", "-queue 1-0 order=@A", "-pending 1-0 of me"];
+const CONFIRM_A: &str = "1-0 @A ann k1 $1 1x2,2x1 confirmed";
+const FAIL_A: &str = "1-0 @A ann k1 $1 1x2,2x1 failed sold-out";
+const A_CONFIRMED: &[&str] = &["-book o@A P1", "+book o@A Cnow", "-queue 1-0 order=@A", "-pending 1-0 of me"];
 const A_FAILED: &[&str] = &[
-    "-book o/@A P1",
-    "+book o/@A Fnow sold-out",
+    "-book o@A P1",
+    "+book o@A Fnow sold-out",
     "-stock 1 6",
     "+stock 1 8",
     "-stock 2 4",
     "+stock 2 5",
-    "-book q/ann/1 3",
-    "+book q/ann/1 1",
-    "-book q/ann/2 1",
-    "+book q/ann/2 0",
+    "-book qann/1 3",
+    "+book qann/1 1",
+    "-book qann/2 1",
+    "+book qann/2 0",
     "-queue 1-0 order=@A",
     "-pending 1-0 of me",
 ];
@@ -51,23 +49,24 @@ async fn act(scene: &Scene, call: &str) -> Result<String, CallError> {
     if let Some(arguments) = call.strip_prefix("raw ") {
         return scene.raw(LUA, arguments).await;
     }
-    let batch: Vec<_> = call.split(" | ").map(settlement).collect();
+    let batch: Vec<_> = call.split(" | ").map(|text| settlement(scene, text)).collect();
     let settled = settle(&scene.link, &scene.keys, EPOCH, &batch).await?;
-    Ok(format!("missing: {}; given back: {}", settled.missing.join(" "), settled.given_back))
+    let missing: Vec<_> = settled.missing.iter().map(|field| scene.shown(field)).collect();
+    Ok(format!("missing: {}; given back: {}", missing.join(" "), settled.given_back))
 }
 
-fn settlement(text: &str) -> Settlement {
+fn settlement(scene: &Scene, text: &str) -> Settlement {
     let words: Vec<_> = text.split(' ').collect();
-    let entry = super::begin::entry(&words[..2].join(" "));
+    let entry = super::begin::entry(scene, &words[..2].join(" "));
     let (holding, verdict) = if words[2] == "?" {
         (None, &words[3..])
     } else {
         let units = words[5].split(',').map(|line| line.split_once('x').unwrap());
         let holding = Holding {
-            id: words[1].parse().unwrap(),
+            id: scene.order(words[1]),
             user: words[2].parse().unwrap(),
             key: words[3].parse().unwrap(),
-            fingerprint: Fingerprint::from_store(words[4]),
+            fingerprint: fingerprint(words[4]),
             seq: Seq(5),
             units: units.map(|(id, units)| (id.parse().unwrap(), units.parse().unwrap())).collect(),
         };
@@ -79,7 +78,7 @@ fn settlement(text: &str) -> Settlement {
         ["failed", reason, holder @ ..] => Verdict::Failed {
             reason: FailureReason::parse(reason).unwrap(),
             key_holder: match holder {
-                [order, fingerprint] => Some((order.parse().unwrap(), Fingerprint::from_store(fingerprint))),
+                [order, of] => Some((scene.order(order), fingerprint(of))),
                 _ => None,
             },
         },
@@ -96,54 +95,61 @@ async fn writes_each_verdict_once() {
         Row("confirmed", &[], CONFIRM_A, NOTHING, A_CONFIRMED),
         Row(
             "confirmed before begin",
-            &["HSET book o/@A Q1"],
+            &["HSET book o@A Q1"],
             CONFIRM_A,
             NOTHING,
-            &["-book o/@A Q1", "+book o/@A Cnow", "-queue 1-0 order=@A", "-pending 1-0 of me"],
+            &["-book o@A Q1", "+book o@A Cnow", "-queue 1-0 order=@A", "-pending 1-0 of me"],
         ),
         Row(
             "confirmed, although its key was lost",
-            &["HDEL book k/ann/k1"],
+            &["HDEL book kann/k1"],
             CONFIRM_A,
             NOTHING,
             &[
-                "-book o/@A P1",
-                "+book o/@A Cnow",
-                "+book k/ann/k1 @A f1",
+                "-book o@A P1",
+                "+book o@A Cnow",
+                "+book kann/k1 @A$1",
                 "-queue 1-0 order=@A",
                 "-pending 1-0 of me",
             ],
+        ),
+        Row(
+            "of version 1, with its id as text",
+            &["XADD queue 4-0 order %A"],
+            "4-0 %A ann k1 $1 1x2,2x1 confirmed",
+            NOTHING,
+            &["-book o@A P1", "+book o@A Cnow", "-queue 4-0 order=%A"],
         ),
         Row("failed", &[], FAIL_A, ONCE, A_FAILED),
         Row(
             "failed, never read",
             &[],
-            "3-0 @C bob k1 f1 1x1 failed rejected",
+            "3-0 @C bob k1 $1 1x1 failed rejected",
             ONCE,
             &[
-                "-book o/@C Q1",
-                "+book o/@C Fnow rejected",
+                "-book o@C Q1",
+                "+book o@C Fnow rejected",
                 "-stock 1 6",
                 "+stock 1 7",
-                "-book q/bob/1 1",
-                "+book q/bob/1 0",
+                "-book qbob/1 1",
+                "+book qbob/1 0",
                 "-queue 3-0 order=@C",
             ],
         ),
         Row(
             "a duplicate's key points to the first order",
-            &["HSET book k/ann/k2 @B~f2"],
-            "2-0 @B ann k2 f2 1x1 failed duplicate @D f4",
+            &["HSET book kann/k2 @B$2"],
+            "2-0 @B ann k2 $2 1x1 failed duplicate @D $4",
             ONCE,
             &[
-                "-book o/@B P1",
-                "+book o/@B Fnow duplicate",
+                "-book o@B P1",
+                "+book o@B Fnow duplicate",
                 "-stock 1 6",
                 "+stock 1 7",
-                "-book q/ann/1 3",
-                "+book q/ann/1 2",
-                "-book k/ann/k2 @B f2",
-                "+book k/ann/k2 @D f4",
+                "-book qann/1 3",
+                "+book qann/1 2",
+                "-book kann/k2 @B$2",
+                "+book kann/k2 @D$4",
                 "-queue 2-0 order=@B",
                 "-pending 2-0 of me",
             ],
@@ -151,22 +157,22 @@ async fn writes_each_verdict_once() {
         Row(
             "a replayed one, without an entry",
             &["XACK queue drain 1-0", "XDEL queue 1-0"],
-            "- @A ann k1 f1 1x2,2x1 confirmed",
+            "- @A ann k1 $1 1x2,2x1 confirmed",
             NOTHING,
-            &["-book o/@A P1", "+book o/@A Cnow"],
+            &["-book o@A P1", "+book o@A Cnow"],
         ),
         Row(
             "the words of it",
-            &["HDEL book o/@A"],
-            "raw 1 7 1-0 @A o/@A failed sold-out '' '' 1 1 1 q/ann/1 2-0 @B o/@B failed rejected '' '' 1 1 1 q/ann/1",
-            "ok [o/@A] [o/@B]",
+            &["HDEL book o@A"],
+            "raw 2 7 1-0 @A o@A failed sold-out '' '' 1 1 1 qann/1 2-0 @B o@B failed rejected '' '' 1 1 1 qann/1",
+            "ok [o@A] [o@B]",
             &[
-                "-book o/@B P1",
-                "+book o/@B Fnow rejected",
+                "-book o@B P1",
+                "+book o@B Fnow rejected",
                 "-stock 1 6",
                 "+stock 1 7",
-                "-book q/ann/1 3",
-                "+book q/ann/1 2",
+                "-book qann/1 3",
+                "+book qann/1 2",
                 "-queue 1-0 order=@A",
                 "-pending 1-0 of me",
                 "-queue 2-0 order=@B",
@@ -181,9 +187,9 @@ async fn writes_each_verdict_once() {
 async fn acknowledges_what_it_does_not_judge() {
     const NOTHING: &str = "missing: ; given back: 0";
     let rows = [
-        Row("parked keeps state and units", &[], "1-0 @A ann k1 f1 1x2,2x1 parked", NOTHING, A_ACKNOWLEDGED),
+        Row("parked keeps state and units", &[], "1-0 @A ann k1 $1 1x2,2x1 parked", NOTHING, A_ACKNOWLEDGED),
         Row("parked, unreadable", &[], "1-0 @A ? parked", NOTHING, A_ACKNOWLEDGED),
-        Row("parked, no state", &["HDEL book o/@A"], "1-0 @A ? parked", NOTHING, A_ACKNOWLEDGED),
+        Row("parked, no state", &["HDEL book o@A"], "1-0 @A ? parked", NOTHING, A_ACKNOWLEDGED),
         Row(
             "parked, an entry without an order",
             &["XADD queue 4-0 x y"],
@@ -193,7 +199,7 @@ async fn acknowledges_what_it_does_not_judge() {
         ),
         Row(
             "a final one that cannot be read",
-            &["HSET book o/@A C1"],
+            &["HSET book o@A C1"],
             "1-0 @A ? confirmed",
             NOTHING,
             A_ACKNOWLEDGED,
@@ -206,24 +212,24 @@ async fn acknowledges_what_it_does_not_judge() {
 async fn gives_back_only_once_and_only_what_is_known() {
     const ONCE: &str = "missing: ; given back: 1";
     const NOTHING: &str = "missing: ; given back: 0";
-    const MISSING: &str = "missing: o/@A; given back: 0";
-    let confirm_then_fail = "1-0 @A ann k1 f1 1x2,2x1 confirmed | 1-0 @A ann k1 f1 1x2,2x1 failed sold-out";
-    let fail_then_confirm = "1-0 @A ann k1 f1 1x2,2x1 failed sold-out | 1-0 @A ann k1 f1 1x2,2x1 confirmed";
-    let fail_twice = "1-0 @A ann k1 f1 1x2,2x1 failed sold-out | 1-0 @A ann k1 f1 1x2,2x1 failed sold-out";
+    const MISSING: &str = "missing: o@A; given back: 0";
+    let confirm_then_fail = "1-0 @A ann k1 $1 1x2,2x1 confirmed | 1-0 @A ann k1 $1 1x2,2x1 failed sold-out";
+    let fail_then_confirm = "1-0 @A ann k1 $1 1x2,2x1 failed sold-out | 1-0 @A ann k1 $1 1x2,2x1 confirmed";
+    let fail_twice = "1-0 @A ann k1 $1 1x2,2x1 failed sold-out | 1-0 @A ann k1 $1 1x2,2x1 failed sold-out";
     let rows = [
-        Row("confirmed before", &["HSET book o/@A C1"], CONFIRM_A, NOTHING, A_ACKNOWLEDGED),
-        Row("confirmed before, failed now", &["HSET book o/@A C1"], FAIL_A, NOTHING, A_ACKNOWLEDGED),
-        Row("failed before", &["HSET book o/@A F1~sold-out"], FAIL_A, NOTHING, A_ACKNOWLEDGED),
+        Row("confirmed before", &["HSET book o@A C1"], CONFIRM_A, NOTHING, A_ACKNOWLEDGED),
+        Row("confirmed before, failed now", &["HSET book o@A C1"], FAIL_A, NOTHING, A_ACKNOWLEDGED),
+        Row("failed before", &["HSET book o@A F1~sold-out"], FAIL_A, NOTHING, A_ACKNOWLEDGED),
         Row(
             "failed before, confirmed now",
-            &["HSET book o/@A F1~sold-out"],
+            &["HSET book o@A F1~sold-out"],
             CONFIRM_A,
             NOTHING,
             A_ACKNOWLEDGED,
         ),
         Row(
             "a duplicate before: its key stays",
-            &["HSET book o/@A F1~duplicate k/ann/k1 @D~f4"],
+            &["HSET book o@A F1~duplicate kann/k1 @D$4"],
             CONFIRM_A,
             NOTHING,
             A_ACKNOWLEDGED,
@@ -231,15 +237,15 @@ async fn gives_back_only_once_and_only_what_is_known() {
         Row(
             "a stock below zero is given back to",
             &["HSET stock 1 -5"],
-            "2-0 @B ann k2 f2 1x1 failed over-quota",
+            "2-0 @B ann k2 $2 1x1 failed over-quota",
             ONCE,
             &[
-                "-book o/@B P1",
-                "+book o/@B Fnow over-quota",
+                "-book o@B P1",
+                "+book o@B Fnow over-quota",
                 "-stock 1 -5",
                 "+stock 1 -4",
-                "-book q/ann/1 3",
-                "+book q/ann/1 2",
+                "-book qann/1 3",
+                "+book qann/1 2",
                 "-queue 2-0 order=@B",
                 "-pending 2-0 of me",
             ],
@@ -247,48 +253,48 @@ async fn gives_back_only_once_and_only_what_is_known() {
         Row("twice in a batch", &[], fail_twice, ONCE, A_FAILED),
         Row("failed, then confirmed, in a batch", &[], fail_then_confirm, ONCE, A_FAILED),
         Row("confirmed, then failed, in a batch", &[], confirm_then_fail, NOTHING, A_CONFIRMED),
-        Row("confirmed, no state", &["HDEL book o/@A"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
-        Row("failed, no state", &["HDEL book o/@A"], FAIL_A, MISSING, A_ACKNOWLEDGED),
-        Row("a state that is none", &["HSET book o/@A X1"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
+        Row("confirmed, no state", &["HDEL book o@A"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
+        Row("failed, no state", &["HDEL book o@A"], FAIL_A, MISSING, A_ACKNOWLEDGED),
+        Row("a state that is none", &["HSET book o@A X1"], CONFIRM_A, MISSING, A_ACKNOWLEDGED),
         Row("failed, its stock is lost", &["HDEL stock 2"], FAIL_A, MISSING, A_ACKNOWLEDGED),
-        Row("failed, its quota is no number", &["HSET book q/ann/1 x"], FAIL_A, MISSING, A_ACKNOWLEDGED),
+        Row("failed, its quota is no number", &["HSET book qann/1 x"], FAIL_A, MISSING, A_ACKNOWLEDGED),
         Row(
             "no state, no entry",
-            &["HDEL book o/@A"],
-            "- @A ann k1 f1 1x2,2x1 failed sold-out",
+            &["HDEL book o@A"],
+            "- @A ann k1 $1 1x2,2x1 failed sold-out",
             MISSING,
             UNCHANGED,
         ),
         Row(
             "no state, twice",
-            &["HDEL book o/@A"],
+            &["HDEL book o@A"],
             fail_twice,
-            "missing: o/@A o/@A; given back: 0",
+            "missing: o@A o@A; given back: 0",
             A_ACKNOWLEDGED,
         ),
         Row(
             "another order's entry stays",
             &[],
-            "2-0 @A ann k1 f1 1x2,2x1 confirmed",
+            "2-0 @A ann k1 $1 1x2,2x1 confirmed",
             NOTHING,
-            &["-book o/@A P1", "+book o/@A Cnow"],
+            &["-book o@A P1", "+book o@A Cnow"],
         ),
         Row(
             "an entry that is gone",
             &["XDEL queue 1-0"],
             CONFIRM_A,
             NOTHING,
-            &["-book o/@A P1", "+book o/@A Cnow"],
+            &["-book o@A P1", "+book o@A Cnow"],
         ),
         Row("an entry of no order stays", &[], "1-0 - ? parked", NOTHING, UNCHANGED),
         Row(
             "neighbours in a batch",
-            &["HDEL book o/@A"],
-            "3-0 @C bob k1 f1 1x1 confirmed | 1-0 @A ann k1 f1 1x2,2x1 failed sold-out | 2-0 @B ? parked",
+            &["HDEL book o@A"],
+            "3-0 @C bob k1 $1 1x1 confirmed | 1-0 @A ann k1 $1 1x2,2x1 failed sold-out | 2-0 @B ? parked",
             MISSING,
             &[
-                "-book o/@C Q1",
-                "+book o/@C Cnow",
+                "-book o@C Q1",
+                "+book o@C Cnow",
                 "-queue 1-0 order=@A",
                 "-queue 2-0 order=@B",
                 "-queue 3-0 order=@C",
@@ -301,11 +307,33 @@ async fn gives_back_only_once_and_only_what_is_known() {
     check(IN_HAND, &guard_rows(FAIL_A), act).await;
 }
 
+/// A batch is read as one stretch of the stream, which may hold what is not the batch's.
+#[tokio::test]
+async fn entries_in_between_are_left_to_whose_they_are() {
+    let row = Row(
+        "an entry in between that is another drainer's",
+        &[],
+        "1-0 @A ann k1 $1 1x2,2x1 confirmed | 3-0 @C bob k1 $1 1x1 confirmed",
+        "missing: ; given back: 0",
+        &[
+            "-book o@A P1",
+            "+book o@A Cnow",
+            "-book o@C Q1",
+            "+book o@C Cnow",
+            "-queue 1-0 order=@A",
+            "-queue 3-0 order=@C",
+            "-pending 1-0 of me",
+        ],
+    );
+    check(IN_HAND, &[row], act).await;
+}
+
 #[tokio::test]
 async fn damage_and_nonsense_change_nothing() {
     const WRONG_TYPE: &str = "error WRONGTYPE Operation against a key holding the wrong kind of value";
     let rows = [
         Row("stock of another type", &["DEL stock", "SET stock x"], FAIL_A, WRONG_TYPE, UNCHANGED),
+        Row("a book that was removed", &["DEL book"], FAIL_A, "fenced book", UNCHANGED),
         Row("a book of another type", &["SET book x"], FAIL_A, WRONG_TYPE, UNCHANGED),
         Row("a queue of another type", &["SET queue x"], FAIL_A, WRONG_TYPE, UNCHANGED),
     ];
@@ -319,12 +347,12 @@ async fn damage_and_nonsense_change_nothing() {
         let before = scene.state().await;
         // The good verdict before it is not written either.
         let call = format!(
-            "1 7 2-0 @B o/@B failed rejected '' '' 1 1 1 q/ann/1 \
-             1-0 @A o/@A failed sold-out '' '' 2 1 2 q/ann/1 2 {quantity} q/ann/2"
+            "2 7 2-0 @B o@B failed rejected '' '' 1 1 1 qann/1 \
+             1-0 @A o@A failed sold-out '' '' 2 1 2 qann/1 2 {quantity} qann/2"
         );
-        let answer = scene.raw(LUA, &scene.real(&call)).await;
+        let answer = scene.raw(LUA, &call).await;
         let Err(CallError::Refused(error)) = answer else { panic!("{quantity}: {answer:?}") };
-        assert_eq!(scene.show(&error_text(&error)), "error INVALID quantity of o/@A", "{quantity}");
+        assert_eq!(scene.show(&error_text(&error)), "error INVALID quantity of product 2", "{quantity}");
         assert_eq!(scene.state().await, before, "{quantity}");
     }
 }
@@ -341,13 +369,15 @@ async fn the_largest_batch_fits() {
         .map(|number| {
             let id = order_id(scene.sale, number);
             let units = (1..=lines).map(|id| (ProductId::try_from(id).unwrap(), 2)).collect();
-            let mut settlement = settlement(&format!("- {id} user-{number} k f 1x1 failed rejected"));
-            settlement.holding.as_mut().unwrap().units = units;
+            let mut settlement = settlement(&scene, &format!("- @A user-{number} k $1 1x1 failed rejected"));
+            settlement.entry.fields[1] = id.packed().to_vec();
+            let holding = settlement.holding.as_mut().unwrap();
+            (holding.id, holding.units) = (id, units);
             settlement
         })
         .collect();
     for holding in batch.iter().filter_map(|settlement| settlement.holding.as_ref()) {
-        book.arg(book_order(holding.id)).arg("P1");
+        book.arg(book_order(holding.id)).arg(scene.bytes("P1"));
         for (product, units) in &holding.units {
             book.arg(book_quota(&holding.user, *product)).arg(units);
         }
@@ -358,7 +388,7 @@ async fn the_largest_batch_fits() {
     let state = scene.state().await;
     assert!((1..=lines).all(|id| state.contains(&format!("stock {id} 1000"))));
     assert_eq!(
-        state.iter().filter(|line| line.starts_with("book q/") && line.ends_with(" 0")).count(),
+        state.iter().filter(|line| line.starts_with("book q") && line.ends_with(" 0")).count(),
         500 * 20
     );
 }
