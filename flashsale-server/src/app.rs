@@ -1,34 +1,22 @@
-//! The routes, and what every request passes through.
+//! The routes, and what their handlers can use.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc};
 
-use axum::{
-    Router,
-    extract::Request,
-    http::Method,
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-};
+use axum::Router;
 use flashsale_core::Engine;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    browser::{self, CorsOrigins},
+    browser::CorsOrigins,
     cart, docs, events, health, history,
     identity::{Auth, TrustedProxies},
     limits::{LimitArgs, Turns},
-    metrics, openapi, orders,
-    problem::{self, Code, Problem},
-    request_id, sales, status,
+    metrics, openapi, orders, passage,
+    problem::{Code, Problem},
+    sales, status,
     streams::Streams,
-    unread,
 };
-
-/// The last resort for a request that hangs. Above what the engine's own deadlines add up to, which give the
-/// better answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the operator decided about requests.
 #[derive(Debug, Clone)]
@@ -117,16 +105,12 @@ pub fn operations_router(engine: Engine, draining: CancellationToken) -> Router 
     whole(Router::from(routes).with_state(app), policy)
 }
 
-/// What every answer passes through.
+/// The routes with an answer for every path and method, and with what all requests pass through.
 fn whole(routes: Router, policy: Arc<Policy>) -> Router {
-    observed(browser::tell(with_manners(routes), &policy.cors_origins), policy)
-}
-
-/// The outermost layers: whatever a request is answered with, it has a name and is counted.
-fn observed(routes: Router, policy: Arc<Policy>) -> Router {
-    routes
-        .layer(middleware::from_fn(metrics::measure))
-        .layer(middleware::from_fn_with_state(policy, request_id::give))
+    let routes = routes.fallback(async || Problem::nothing_here()).method_not_allowed_fallback(async || {
+        Problem::new(Code::MethodNotAllowed, "This path does not know this method.")
+    });
+    passage::to(routes, policy)
 }
 
 /// Every route together with its documentation: there is no other way to add one.
@@ -150,35 +134,14 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(docs::file))
 }
 
-/// Every answer comes in time and, if it is a refusal, as a problem document: unknown paths, unknown methods
-/// and panics too.
-fn with_manners(routes: Router) -> Router {
-    routes
-        .fallback(async || Problem::nothing_here())
-        .method_not_allowed_fallback(async || {
-            Problem::new(Code::MethodNotAllowed, "This path does not know this method.")
-        })
-        // The last layer is the outermost.
-        .layer(middleware::from_fn(answer_in_time))
-        .layer(CatchPanicLayer::custom(problem::from_panic))
-        .layer(middleware::from_fn(problem::render))
-        .layer(middleware::from_fn(unread::announce))
-}
-
-async fn answer_in_time(request: Request, next: Next) -> Response {
-    let changes_nothing = matches!(*request.method(), Method::GET | Method::HEAD);
-    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) if changes_nothing => Problem::unavailable().into_response(),
-        Err(_) => Problem::outcome_unknown().into_response(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::{
         body::{Body, to_bytes},
+        extract::Request,
+        http::Method,
+        response::Response,
         routing::get,
     };
     use tower::ServiceExt;

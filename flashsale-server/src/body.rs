@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, BodyDataStream, HttpBody},
+    body::{Body, BodyDataStream, Bytes, HttpBody},
     http::{
         HeaderMap,
         header::{CONTENT_TYPE, EXPECT},
@@ -28,20 +28,24 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// The members of the JSON object that a request carries.
 pub(crate) async fn json_object(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Problem> {
-    let bytes = read(headers, body).await?;
+    object(&json(headers, body).await?)
+}
+
+/// The members of this JSON object.
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     // Two readers of the same body must not read two orders.
-    if let Ok(Some(member)) = serde_json::from_slice::<Repeated>(&bytes).map(|repeated| repeated.0) {
+    if let Ok(Some(member)) = serde_json::from_slice::<Repeated>(bytes).map(|repeated| repeated.0) {
         return Err(Problem::invalid(&member, "is there twice"));
     }
-    match serde_json::from_slice(&bytes) {
+    match serde_json::from_slice(bytes) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(Problem::invalid("body", "must be a JSON object")),
         Err(error) => Err(Problem::invalid("body", format!("is not JSON: {error}"))),
     }
 }
 
-/// The whole body. A refusal does not wait for the rest of it.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+/// The whole body, which says that it is JSON. A refusal does not wait for the rest of it.
+pub(crate) async fn json(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let refused_unread = refuse_unread(headers, &body);
     let mut chunks = body.into_data_stream();
     let refusal = match refused_unread {
@@ -78,14 +82,18 @@ fn too_large() -> Problem {
 }
 
 /// The body, or `None` as soon as it is too large.
-async fn collect(chunks: &mut BodyDataStream) -> Result<Option<Vec<u8>>, Problem> {
-    let mut bytes = Vec::new();
+async fn collect(chunks: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+    let mut bytes = Bytes::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::invalid("body", "broke off"))?;
         if bytes.len() + chunk.len() > MAX_BODY_BYTES {
             return Ok(None);
         }
-        bytes.extend_from_slice(&chunk);
+        // Nearly all come in one piece.
+        bytes = if bytes.is_empty() { chunk } else { [bytes, chunk].concat().into() };
+        if chunks.is_end_stream() {
+            break;
+        }
     }
     Ok(Some(bytes))
 }
@@ -103,6 +111,9 @@ async fn discard(mut chunks: BodyDataStream) {
 /// JSON is UTF-8; whoever says otherwise would have it read as what it is not.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if value == "application/json" {
+        return true;
+    }
     let value = value.to_ascii_lowercase();
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();

@@ -2,19 +2,13 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::{
-    Router,
-    http::{
-        HeaderName, HeaderValue, Method,
-        header::{
-            AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-        },
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
     },
 };
-use tower_http::{
-    cors::{AllowOrigin, CorsLayer},
-    set_header::SetResponseHeaderLayer,
-};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
 /// How long a browser may remember that it may ask. None remembers it for longer than two hours.
@@ -80,20 +74,14 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// Adds what every answer tells browsers and caches, problems and unknown paths included.
-pub(crate) fn tell(routes: Router, origins: &CorsOrigins) -> Router {
-    let routes = match cors(origins) {
-        Some(cors) => routes.layer(cors),
-        None => routes,
-    };
+pub(crate) fn tell(headers: &mut HeaderMap) {
     // Most answers are about one user or one moment. The few that may be kept say so themselves.
-    let keep_nothing = HeaderValue::from_static("no-store");
-    let as_declared = HeaderValue::from_static("nosniff");
-    routes
-        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, keep_nothing))
-        .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, as_declared))
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn cors(CorsOrigins(origins): &CorsOrigins) -> Option<CorsLayer> {
+/// What lets pages of these origins in; `None` if there are none.
+pub(crate) fn cors(CorsOrigins(origins): &CorsOrigins) -> Option<CorsLayer> {
     let allowed = match origins {
         Origins::Any => AllowOrigin::any(),
         Origins::These(origins) if origins.is_empty() => return None,
@@ -119,11 +107,8 @@ fn cors(CorsOrigins(origins): &CorsOrigins) -> Option<CorsLayer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{
-        body::Body,
-        http::{HeaderMap, Request},
-        routing::get,
-    };
+    use crate::{app::Policy, passage};
+    use axum::{Router, body::Body, http::Request, routing::get};
     use tower::ServiceExt;
 
     async fn ask(origins: &str, method: Method, path: &str) -> (u16, HeaderMap) {
@@ -135,7 +120,8 @@ mod tests {
             .header("origin", "https://shop.example")
             .header("access-control-request-method", "POST")
             .body(Body::empty());
-        let told = tell(routes, &origins.parse().unwrap());
+        let policy = Policy { cors_origins: origins.parse().unwrap(), ..Policy::default() };
+        let told = passage::to(routes, policy.into());
         let response = told.oneshot(request.unwrap()).await.unwrap();
         (response.status().as_u16(), response.headers().clone())
     }

@@ -9,13 +9,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{Extension, Router, extract::ConnectInfo, middleware::AddExtension};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
-use tower::{Layer, Service};
-
-/// A connection's place. Whoever holds the last copy of it is the connection.
-type Place = Option<Arc<OwnedSemaphorePermit>>;
+use tower::Service;
 
 /// Lets connections in: each takes a place and has it until it is closed. While there is none, nothing is
 /// accepted, and who comes waits in the listener's backlog: in a herd that is better than being turned away.
@@ -48,7 +48,7 @@ impl Clone for Door {
 
 /// Makes the service of one connection. The handlers learn the other end's address from it.
 impl Service<SocketAddr> for Door {
-    type Response = AddExtension<AddExtension<Router, ConnectInfo<SocketAddr>>, Place>;
+    type Response = Connection;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
 
@@ -64,8 +64,33 @@ impl Service<SocketAddr> for Door {
     }
 
     fn call(&mut self, peer: SocketAddr) -> Self::Future {
-        let place: Place = self.next.take().map(Arc::new);
-        let app = Extension(ConnectInfo(peer)).layer(self.app.clone());
-        ready(Ok(Extension(place).layer(app)))
+        let place = self.next.take().map(Arc::new);
+        ready(Ok(Connection { app: self.app.clone(), peer, _place: place }))
+    }
+}
+
+/// The service of one connection. Whoever holds the last copy of it is the connection, and has its place.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    app: Router,
+    peer: SocketAddr,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl<B> Service<Request<B>> for Connection
+where
+    Router: Service<Request<B>>,
+{
+    type Response = <Router as Service<Request<B>>>::Response;
+    type Error = <Router as Service<Request<B>>>::Error;
+    type Future = <Router as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<B>>::poll_ready(&mut self.app, context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.app.call(request)
     }
 }

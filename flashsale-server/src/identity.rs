@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{HeaderMap, request::Parts},
+    http::{HeaderMap, HeaderName, request::Parts},
 };
 use flashsale_core::UserId;
 use ipnet::{IpNet, Ipv4Net};
@@ -21,8 +21,11 @@ use crate::{
     problem::{Code, Problem},
 };
 
+const USER: HeaderName = HeaderName::from_static("x-user-id");
+const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// As a refusal names it.
 const USER_HEADER: &str = "X-User-Id";
-const FORWARDED_HEADER: &str = "X-Forwarded-For";
 
 /// There is no registered scheme for a header that a proxy sets; a 401 needs one nevertheless.
 const HEADER_CHALLENGE: &str = r#"TrustedHeader name="X-User-Id""#;
@@ -177,7 +180,7 @@ fn peer(parts: &Parts) -> Result<IpAddr, Problem> {
 
 fn user_of(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Result<UserId, Problem> {
     let unauthorized = |detail: &str| Problem::unauthorized(HEADER_CHALLENGE, detail);
-    let mut values = headers.get_all(USER_HEADER).iter();
+    let mut values = headers.get_all(USER).iter();
     let Some(value) = values.next() else {
         return Err(unauthorized("The X-User-Id header is missing."));
     };
@@ -195,7 +198,7 @@ fn user_of(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> Resul
 /// The right-most hop that is not a trusted proxy: what stands further left is only what that hop claims.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     // A proxy may add a line of its own instead of extending the one that is there: they count as one list.
-    let lines = headers.get_all(FORWARDED_HEADER).iter().rev();
+    let lines = headers.get_all(FORWARDED).iter().rev();
     let mut hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
     let mut nearest = peer;
     while trusted.trust(nearest) {

@@ -2,10 +2,10 @@
 //!
 //! | module | |
 //! |---|---|
-//! | `app` | the routes and what every request passes through |
+//! | `app`, `passage` | the routes; what every request passes through on the way to them |
 //! | `cart`, `orders`, `history`, `sales`, `health` | one file per resource |
 //! | `status`, `events`, `streams` | what became of an order: asked once, told as it happens; how many may listen |
-//! | `order_request`, `body`, `repeated`, `path` | from bytes to an order that can be placed; values of a path |
+//! | `order_request`, `plain_order`, `body`, `repeated`, `path` | from bytes to an order that can be placed; values of a path |
 //! | `unread` | bodies that nobody read |
 //! | `identity`, `jwt`, `rate_limit` | who is asking, from where, and how often |
 //! | `problem` | every refusal and error as `application/problem+json` |
@@ -38,7 +38,9 @@ mod metrics;
 mod openapi;
 mod order_request;
 mod orders;
+mod passage;
 mod path;
+mod plain_order;
 mod preflight;
 mod problem;
 mod rate_limit;

@@ -1,10 +1,9 @@
 //! What is measured: the process's recorder, the requests, and `/metrics`, which shows it all to Prometheus.
 
 use std::{
-    borrow::Cow,
     io,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -13,13 +12,12 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode, header::CONTENT_TYPE},
-    middleware::Next,
-    response::{IntoResponse, Response},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
 };
 use metrics::{
-    Counter, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Counter, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
@@ -140,67 +138,92 @@ impl Drop for EventStream {
     }
 }
 
-/// Counts and times a request, by its route and never by its path.
-pub(crate) async fn measure(request: Request, next: Next) -> Response {
-    let mut flight = Flight::begin(&request);
-    let response = next.run(request).await;
-    flight.status = Some(response.status());
-    response
+/// What a request may be counted under; a client may invent methods, and each would be a label for ever.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+/// How most requests end: by status, or with their clients gone away.
+const ENDS: [Option<StatusCode>; 14] = [
+    None,
+    Some(StatusCode::OK),
+    Some(StatusCode::ACCEPTED),
+    Some(StatusCode::NO_CONTENT),
+    Some(StatusCode::BAD_REQUEST),
+    Some(StatusCode::UNAUTHORIZED),
+    Some(StatusCode::FORBIDDEN),
+    Some(StatusCode::NOT_FOUND),
+    Some(StatusCode::METHOD_NOT_ALLOWED),
+    Some(StatusCode::CONFLICT),
+    Some(StatusCode::UNPROCESSABLE_ENTITY),
+    Some(StatusCode::TOO_MANY_REQUESTS),
+    Some(StatusCode::SERVICE_UNAVAILABLE),
+    Some(StatusCode::GATEWAY_TIMEOUT),
+];
+
+/// The meters of one route. Each is looked up in the recorder when it is first needed: to find it there takes
+/// longer than to count.
+#[derive(Default)]
+pub(crate) struct Meters {
+    requests: [[OnceLock<Counter>; ENDS.len()]; METHODS.len()],
+    seconds: [OnceLock<Histogram>; METHODS.len()],
+}
+
+impl Meters {
+    /// A request to this route begins; it is counted by the route and never by its path.
+    pub(crate) fn begin(meters: &Arc<Self>, request: &Request) -> Flight {
+        REQUESTS_IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
+        Flight {
+            meters: Arc::clone(meters),
+            method: METHODS
+                .iter()
+                .position(|name| *name == request.method().as_str())
+                .unwrap_or(METHODS.len() - 1),
+            route: request.extensions().get().cloned(),
+            began: Instant::now(),
+            status: None,
+        }
+    }
 }
 
 /// A request on its way. It is counted when it is over, also when its client goes away before.
-struct Flight {
-    method: &'static str,
+pub(crate) struct Flight {
+    meters: Arc<Meters>,
+    method: usize,
     route: Option<MatchedPath>,
     began: Instant,
     status: Option<StatusCode>,
 }
 
 impl Flight {
-    fn begin(request: &Request) -> Self {
-        REQUESTS_IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
-        let route = request.extensions().get().cloned();
-        Self { method: known(request.method()), route, began: Instant::now(), status: None }
+    /// Its answer has begun.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        // Nothing louder: in an outage it would be as many lines as there are requests.
+        tracing::debug!(status = status.as_u16(), seconds = self.began.elapsed().as_secs_f64(), "answered");
+    }
+
+    fn route(&self) -> SharedString {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned().into()
+    }
+
+    fn requests(&self) -> Counter {
+        let status = self.status.as_ref().map_or("aborted", StatusCode::as_str).to_owned();
+        counter!(REQUESTS, "method" => METHODS[self.method], "route" => self.route(), "status" => status)
+    }
+
+    fn seconds(&self) -> Histogram {
+        histogram!(REQUEST_SECONDS, "method" => METHODS[self.method], "route" => self.route())
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         REQUESTS_IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
-        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
-        let route = SharedString::from_shared(route.into());
-        let status = self.status.map_or(Cow::Borrowed("aborted"), word);
-        counter!(REQUESTS, "method" => self.method, "route" => route.clone(), "status" => status)
-            .increment(1);
-        histogram!(REQUEST_SECONDS, "method" => self.method, "route" => route).record(self.began.elapsed());
-    }
-}
-
-/// The statuses that most requests end with take no memory.
-fn word(status: StatusCode) -> Cow<'static, str> {
-    match status.as_u16() {
-        200 => "200".into(),
-        202 => "202".into(),
-        204 => "204".into(),
-        404 => "404".into(),
-        409 => "409".into(),
-        429 => "429".into(),
-        503 => "503".into(),
-        504 => "504".into(),
-        _ => status.as_str().to_owned().into(),
-    }
-}
-
-/// A client may invent methods; each would be a label for ever.
-fn known(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+        match ENDS.iter().position(|end| *end == self.status) {
+            Some(end) => {
+                self.meters.requests[self.method][end].get_or_init(|| self.requests()).increment(1);
+            }
+            None => self.requests().increment(1),
+        }
+        self.meters.seconds[self.method].get_or_init(|| self.seconds()).record(self.began.elapsed());
     }
 }

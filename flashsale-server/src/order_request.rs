@@ -1,23 +1,32 @@
 //! From what a client sent to an order that can be placed, naming the field that is wrong.
 //!
-//! Parsed by hand from the JSON tree: a derived parser would say "invalid type" and not which of 20 lines.
+//! What is not a [`PlainOrder`] is parsed by hand from the JSON tree: a derived parser would say "invalid type" and
+//! not which of 20 lines.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use flashsale_core::{IdempotencyKey, Invalid, Items, OrderRequest, ProductId, Quantity, UserId};
 use serde_json::{Map, Number, Value};
 
-use crate::problem::Problem;
+use crate::{body, plain_order::PlainOrder, problem::Problem};
 
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// As a refusal names it.
 const KEY_HEADER: &str = "Idempotency-Key";
 const KEY_MEMBER: &str = "idempotencyKey";
 
 /// Reads an order. Members that are not known are ignored.
-pub(crate) fn parse(
-    user: UserId,
-    headers: &HeaderMap,
-    body: &Map<String, Value>,
-) -> Result<OrderRequest, Problem> {
-    let key = idempotency_key(headers, body)?;
+pub(crate) fn read(user: UserId, headers: &HeaderMap, body: &[u8]) -> Result<OrderRequest, Problem> {
+    match PlainOrder::read(body) {
+        Some(PlainOrder { key, items }) => {
+            let key = agreed(key, key_header(headers)?)?;
+            Ok(OrderRequest { user, key, items, request_id: None })
+        }
+        None => parse(user, headers, &body::object(body)?),
+    }
+}
+
+fn parse(user: UserId, headers: &HeaderMap, body: &Map<String, Value>) -> Result<OrderRequest, Problem> {
+    let key = agreed(key_member(body)?, key_header(headers)?)?;
     let lines = match body.get("items") {
         None | Some(Value::Null) => return Err(Problem::invalid("items", "is missing")),
         Some(Value::Array(lines)) => lines,
@@ -68,14 +77,20 @@ fn whole(number: &Number) -> Option<i64> {
     })
 }
 
+fn key_member(body: &Map<String, Value>) -> Result<Option<IdempotencyKey>, Problem> {
+    match body.get(KEY_MEMBER) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => parse_key(text, KEY_MEMBER).map(Some),
+        Some(_) => Err(Problem::invalid(KEY_MEMBER, "must be text")),
+    }
+}
+
 /// The key, from the body or from the header; from both only if they agree.
-fn idempotency_key(headers: &HeaderMap, body: &Map<String, Value>) -> Result<IdempotencyKey, Problem> {
-    let from_body = match body.get(KEY_MEMBER) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(parse_key(text, KEY_MEMBER)?),
-        Some(_) => return Err(Problem::invalid(KEY_MEMBER, "must be text")),
-    };
-    match (from_body, key_header(headers)?) {
+fn agreed(
+    from_body: Option<IdempotencyKey>,
+    from_header: Option<IdempotencyKey>,
+) -> Result<IdempotencyKey, Problem> {
+    match (from_body, from_header) {
         (Some(body), Some(header)) if body != header => {
             Err(Problem::invalid(KEY_MEMBER, format!("differs from the {KEY_HEADER} header")))
         }
@@ -88,7 +103,7 @@ fn idempotency_key(headers: &HeaderMap, body: &Map<String, Value>) -> Result<Ide
 
 /// Bare, as most APIs have it, or in quotes, as the IETF's draft has it.
 fn key_header(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
-    let mut values = headers.get_all(KEY_HEADER).iter();
+    let mut values = headers.get_all(KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Problem::invalid(KEY_HEADER, "must be given once"));
@@ -108,12 +123,17 @@ mod tests {
     use axum::response::IntoResponse;
     use serde_json::json;
 
+    /// However a body is read, the same comes of it.
     fn read(header: Option<&str>, body: &Value) -> Result<OrderRequest, Problem> {
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
             headers.insert(KEY_HEADER, value.parse().unwrap());
         }
-        parse("ann".parse().unwrap(), &headers, body.as_object().unwrap())
+        let user = || "ann".parse().unwrap();
+        let parsed = parse(user(), &headers, body.as_object().unwrap());
+        let read = super::read(user(), &headers, body.to_string().as_bytes());
+        assert_eq!(format!("{read:?}"), format!("{parsed:?}"), "{body}");
+        read
     }
 
     fn line(line: &Value) -> Value {

@@ -1,13 +1,13 @@
 //! Placing an order.
 
 use axum::{
-    Json,
+    body::Body,
     extract::{Request, State},
     http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{LOCATION, RETRY_AFTER},
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
     },
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use flashsale_core::{Admission, IdempotencyKey, OrderId, ProductId, Quantity};
 use serde::Serialize;
@@ -116,10 +116,10 @@ pub(crate) async fn place(
     ClientAddress(client): ClientAddress,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut order =
-        order_request::parse(user, &parts.headers, &body::json_object(&parts.headers, body).await?)?;
-    order.request_id = parts.extensions.get().cloned();
+    let (mut parts, body) = request.into_parts();
+    let body = body::json(&parts.headers, body).await?;
+    let mut order = order_request::read(user, &parts.headers, &body)?;
+    order.request_id = parts.extensions.remove();
     let rate_limit = app.policy.limits.rate_limit;
     // A flood of what will be refused anyway is not to keep others waiting, nor to wait.
     rate_limit.check_known(&app.engine, client)?;
@@ -143,9 +143,18 @@ pub(crate) async fn place(
 
 fn accepted(order_id: OrderId, idempotency_key: IdempotencyKey) -> Response {
     let status_poll_url = format!("/api/orders/status/{order_id}");
+    // With room for what is added on the way back.
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     let location = HeaderValue::from_str(&status_poll_url).expect("a UUID is visible ASCII");
-    let headers = [(LOCATION, location), (RETRY_AFTER, HeaderValue::from_static("1"))];
+    headers.insert(LOCATION, location);
     let message = "The order is accepted. Ask statusPollUrl what becomes of it.";
-    let body = Accepted { order_id, message, idempotency_key, status_poll_url };
-    (StatusCode::ACCEPTED, headers, Json(body)).into_response()
+    let accepted = Accepted { order_id, message, idempotency_key, status_poll_url };
+    let mut body = Vec::with_capacity(256 + accepted.idempotency_key.as_str().len());
+    serde_json::to_writer(&mut body, &accepted).expect("text becomes JSON");
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    *response.headers_mut() = headers;
+    response
 }

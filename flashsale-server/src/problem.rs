@@ -2,37 +2,36 @@
 
 mod code;
 
-use std::{any::Any, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::Request,
     http::{
         HeaderValue,
         header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use flashsale_core::{Error, Invalid, Refusal};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
 
 pub(crate) use code::Code;
 
-/// A request that was not fulfilled. As a response it is only marked; [`render`] writes the document, because
+/// A request that was not fulfilled. As a response it is only marked; [`write`] writes the document, because
 /// only there the request's path is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
     code: Code,
     detail: String,
-    members: Map<String, Value>,
+    members: Vec<(&'static str, Value)>,
     retry_after: Option<Duration>,
     challenge: Option<&'static str>,
 }
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), members: Map::new(), retry_after: None, challenge: None }
+        Self { code, detail: detail.into(), members: Vec::new(), retry_after: None, challenge: None }
     }
 
     /// A 400 that names what is wrong.
@@ -81,8 +80,8 @@ impl Problem {
     }
 
     /// One more member of the document.
-    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.to_owned(), value.into());
+    pub(crate) fn with(mut self, member: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((member, value.into()));
         self
     }
 
@@ -94,20 +93,35 @@ impl Problem {
     /// The field that an invalid request is wrong in.
     #[cfg(test)]
     pub(crate) fn field(&self) -> Option<&str> {
-        self.members.get("field")?.as_str()
+        self.members.iter().find(|(member, _)| *member == "field")?.1.as_str()
     }
 
     /// The document itself, about a request for this path.
-    pub(crate) fn document(self, instance: &str) -> Value {
-        let word = self.code.word();
-        let mut document = self.members;
-        document.insert("type".to_owned(), json!(format!("urn:flashsale:problem:{word}")));
-        document.insert("title".to_owned(), json!(self.code.title()));
-        document.insert("status".to_owned(), json!(self.code.status().as_u16()));
-        document.insert("detail".to_owned(), json!(self.detail));
-        document.insert("instance".to_owned(), json!(instance));
-        document.insert("code".to_owned(), json!(word));
-        Value::Object(document)
+    pub(crate) fn document<'a>(&'a self, instance: &'a str) -> impl Serialize + 'a {
+        Document { problem: self, instance }
+    }
+}
+
+/// A problem, and the path that was asked for.
+struct Document<'a> {
+    problem: &'a Problem,
+    instance: &'a str,
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Problem { code, detail, members, .. } = self.problem;
+        let mut document = serializer.serialize_map(Some(6 + members.len()))?;
+        document.serialize_entry("type", code.urn())?;
+        document.serialize_entry("title", code.title())?;
+        document.serialize_entry("status", &code.status().as_u16())?;
+        document.serialize_entry("detail", detail)?;
+        document.serialize_entry("instance", self.instance)?;
+        document.serialize_entry("code", code.word())?;
+        for (member, value) in members {
+            document.serialize_entry(member, value)?;
+        }
+        document.end()
     }
 }
 
@@ -116,9 +130,8 @@ impl IntoResponse for Problem {
         let mut response = self.code.status().into_response();
         if let Some(after) = self.retry_after {
             // Whole seconds, rounded up: earlier would be refused again.
-            let seconds = after.as_millis().div_ceil(1_000).max(1);
-            let value = HeaderValue::from_str(&seconds.to_string()).expect("digits are a header value");
-            response.headers_mut().insert(RETRY_AFTER, value);
+            let seconds = after.as_secs() + u64::from(after.subsec_millis() > 0);
+            response.headers_mut().insert(RETRY_AFTER, seconds.max(1).into());
         }
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -128,21 +141,15 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The outermost middleware: writes the document of a marked response.
-pub(crate) async fn render(request: Request, next: Next) -> Response {
-    let instance = request.uri().path().to_owned();
-    let mut response = next.run(request).await;
-    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
+/// Writes the document of a marked response to a request for this path.
+pub(crate) fn write(response: &mut Response, instance: &str) {
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return };
     // It says the length of the empty body that was there.
     response.headers_mut().remove(CONTENT_LENGTH);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    *response.body_mut() = Body::from(problem.document(&instance).to_string());
-    response
-}
-
-/// A handler that panicked answers 500 and says nothing of the inside. The panic itself is in the log.
-pub(crate) fn from_panic(_panic: Box<dyn Any + Send>) -> Response {
-    Problem::internal().into_response()
+    let mut document = Vec::with_capacity(256);
+    serde_json::to_writer(&mut document, &problem.document(instance)).expect("text becomes JSON");
+    *response.body_mut() = Body::from(document);
 }
 
 impl From<Invalid> for Problem {
@@ -208,6 +215,7 @@ impl From<Refusal> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn product() -> flashsale_core::ProductId {
         7.try_into().unwrap()
@@ -227,7 +235,7 @@ mod tests {
         ];
         for (refusal, status) in table {
             let word = refusal.code();
-            let document = Problem::from(refusal).document("/api/orders");
+            let document = json!(Problem::from(refusal).document("/api/orders"));
             assert_eq!(document["code"], word);
             assert_eq!(document["status"], status, "{word}");
             assert_eq!(document["type"], format!("urn:flashsale:problem:{word}"));
@@ -238,7 +246,7 @@ mod tests {
     #[test]
     fn over_quota_says_limit_and_held() {
         let refusal = Refusal::OverQuota { product: product(), limit: 3, held: 2 };
-        let document = Problem::from(refusal).document("/");
+        let document = json!(Problem::from(refusal).document("/"));
         assert_eq!((&document["limit"], &document["held"]), (&json!(3), &json!(2)));
     }
 

@@ -36,7 +36,8 @@ impl RateLimitSetting {
     /// there anyway, and a limit that opens in an outage is open when it is needed most.
     pub(crate) async fn check(self, engine: &Engine, client: IpAddr) -> Result<(), Problem> {
         let Self::PerAddress(limit) = self else { return Ok(()) };
-        match engine.rate_limit(subject(client), limit).await {
+        // The question is most of what an order's future would hold, and be moved with, where none is asked.
+        match Box::pin(engine.rate_limit(subject(client), limit)).await {
             Ok(RateDecision::Allowed) => Ok(()),
             Ok(RateDecision::Limited { retry_after }) => Err(limited(limit, retry_after)),
             // Whether this request was counted may be unknown; that nothing was ordered is certain.

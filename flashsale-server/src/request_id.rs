@@ -1,45 +1,37 @@
 //! What a request is called: in its answer, in every log line it causes, and in the queue if it is an order.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::net::SocketAddr;
 
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue},
-    middleware::Next,
-    response::Response,
+    extract::{ConnectInfo, MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue},
 };
 use flashsale_core::RequestId;
-use tracing::Instrument;
+use tracing::Span;
 
-use crate::{app::Policy, identity::TrustedProxies};
+use crate::identity::TrustedProxies;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives a request its name, by which handlers find it among the request's extensions.
-///
-/// The span says the route and not the path, which may hold a user. Nothing is louder than `debug` here: in an
-/// outage it would be as many lines as there are requests, and `/metrics` counts them.
-pub(crate) async fn give(State(policy): State<Arc<Policy>>, mut request: Request, next: Next) -> Response {
-    let id = given(&request, &policy.trusted_proxies).unwrap_or_else(RequestId::random);
-    request.extensions_mut().insert(id.clone());
+/// The name of a request: a trusted proxy's, or one of our own.
+pub(crate) fn of(request: &Request, trusted: &TrustedProxies) -> RequestId {
+    given(request, trusted).unwrap_or_else(RequestId::random)
+}
+
+/// What a request's log lines stand in. It says the route and not the path, which may hold a user.
+pub(crate) fn span(id: &RequestId, request: &Request) -> Span {
     // An error's span, so that also a filter that shows only errors shows whose they are.
-    let span = tracing::error_span!(
+    tracing::error_span!(
         "request",
         request_id = %id,
         method = %request.method(),
         route = request.extensions().get().map_or("unmatched", MatchedPath::as_str),
-    );
-    let answered = async {
-        let began = Instant::now();
-        let response = next.run(request).await;
-        let seconds = began.elapsed().as_secs_f64();
-        tracing::debug!(status = response.status().as_u16(), seconds, "answered");
-        response
-    };
-    let mut response = answered.instrument(span).await;
-    let value = HeaderValue::from_str(id.as_str()).expect("its alphabet is visible ASCII");
-    response.headers_mut().insert(HEADER, value);
-    response
+    )
+}
+
+/// Says it in the answer.
+pub(crate) fn tell(id: &RequestId, headers: &mut HeaderMap) {
+    headers.insert(HEADER, HeaderValue::from_str(id.as_str()).expect("its alphabet is visible ASCII"));
 }
 
 /// The name that a trusted proxy gave. From anybody else it could be somebody else's, to be mixed up with.

@@ -14,24 +14,31 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
     http::{HeaderValue, header::CONNECTION},
-    middleware::Next,
     response::Response,
 };
 use http_body::{Frame, SizeHint};
 
-/// Says that the connection ends with this answer where the request's body was left unread, for then it does. A
-/// proxy that is not told sends somebody else's request on it, in vain.
-pub(crate) async fn announce(request: Request, next: Next) -> Response {
+/// Whether a request's body was left unread. `None` for a request without one.
+pub(crate) struct Unread(Option<Arc<AtomicBool>>);
+
+/// Keeps an eye on a request's body.
+pub(crate) fn watch(request: Request) -> (Request, Unread) {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, Unread(None));
     }
     let unread = Arc::new(AtomicBool::new(false));
     let request = request.map(|body| Body::new(Watched { body, ended: false, unread: Arc::clone(&unread) }));
-    let mut response = next.run(request).await;
-    if unread.load(Ordering::Acquire) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    (request, Unread(Some(unread)))
+}
+
+impl Unread {
+    /// Says that the connection ends with this answer where the body was left unread, for then it does. A proxy
+    /// that is not told sends somebody else's request on it, in vain.
+    pub(crate) fn announce(&self, response: &mut Response) {
+        if self.0.as_ref().is_some_and(|unread| unread.load(Ordering::Acquire)) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
-    response
 }
 
 /// A body that tells when it is dropped before its end.
@@ -74,15 +81,16 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{Router, http::Method, middleware, routing::post};
+    use crate::passage;
+    use axum::{Router, http::Method, routing::post};
     use tower::ServiceExt;
 
     #[tokio::test]
     async fn an_answer_without_reading_ends_the_connection() {
         let app = Router::new()
             .route("/reads", post(async |body: Bytes| body.len().to_string()))
-            .route("/does-not", post(async || "no"))
-            .layer(middleware::from_fn(announce));
+            .route("/does-not", post(async || "no"));
+        let app = passage::to(app, Arc::default());
         let closes = async |path: &str, body: Body| {
             let request = Request::builder().method(Method::POST).uri(path).body(body).unwrap();
             app.clone().oneshot(request).await.unwrap().headers().contains_key(CONNECTION)

@@ -79,7 +79,7 @@ fn judged(tokens: &Tokens, values: &[&str]) -> Result<String, String> {
     match tokens.user_of(&asking(values)) {
         Ok(user) => Ok(user.to_string()),
         Err(problem) => {
-            let detail = problem.clone().document("/")["detail"].as_str().unwrap().to_owned();
+            let detail = json!(problem.document("/"))["detail"].as_str().unwrap().to_owned();
             let response = problem.into_response();
             assert_eq!(response.status(), 401);
             let challenge = response.headers()["www-authenticate"].to_str().unwrap();

@@ -22,6 +22,13 @@ macro_rules! codes {
                 }
             }
 
+            /// The name of the kind, as the documents have it.
+            pub(crate) fn urn(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("urn:flashsale:problem:", $word),)*
+                }
+            }
+
             /// The status of the response.
             pub(crate) fn status(self) -> StatusCode {
                 match self {
