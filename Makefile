@@ -50,6 +50,6 @@ bench: setup ## Measure it beside rivals and physical limits: BENCH_ARGS="--only
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked
 	$(BIN)/flashsale-bench $(BENCH_ARGS)
 
-chaos: setup ## Break one thing after the other under a herd: ROUNDS=2 CHAOS_ARGS="--fault flushall --seed 7"
+chaos: setup ## Break one thing after the other under a herd: ROUNDS=3 CHAOS_ARGS="--fault flushall --seed 7"
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked
-	$(BIN)/flashsale-loadtest chaos --rounds $(or $(ROUNDS),2) $(CHAOS_ARGS)
+	$(BIN)/flashsale-loadtest chaos --rounds $(or $(ROUNDS),3) $(CHAOS_ARGS)

@@ -7,7 +7,7 @@ use clap::{Args as _, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use flashsale_core::NewSale;
 use reqwest::Url;
 
-use crate::{chaos::ChaosArgs, mix};
+use crate::{broken::BrokenArgs, chaos::ChaosArgs, mix};
 
 /// Where a running `flashsale up` says what it has started.
 const ENV_FILE: &str = ".flashsale/stack.env";
@@ -57,6 +57,8 @@ pub enum Task {
     Herd(Args),
     /// Break things while a herd is buying.
     Chaos(ChaosArgs),
+    /// Be broken: the fault machine starts such programs.
+    Broken(BrokenArgs),
 }
 
 impl Task {
@@ -70,6 +72,7 @@ impl Task {
                 Err(problem) => Err(problem.to_string()),
             }),
             Self::Chaos(args) => args.check(),
+            Self::Broken(_) => Ok(()),
         };
         if let Err(problem) = problem {
             Self::command().error(ErrorKind::ValueValidation, problem).exit();
@@ -83,26 +86,31 @@ impl Task {
         match self {
             Self::Herd(_) => "warn,goose=error,sqlx=error",
             // That a store is away is what the machine is for.
-            Self::Chaos(_) => "error,sqlx=off",
+            Self::Chaos(_) | Self::Broken(_) => "error,sqlx=off",
         }
     }
 
-    /// The herd's flags stand beside the other task, which needs none of them.
+    /// The herd's flags stand beside the other tasks, which need none of them.
     fn command() -> clap::Command {
         let chaos = ChaosArgs::augment_args(clap::Command::new(CHAOS));
-        Args::command().subcommand(chaos).subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
+        // Nobody else has a use for it.
+        let broken = BrokenArgs::augment_args(clap::Command::new(BROKEN)).hide(true);
+        let tasks = Args::command().subcommand(chaos).subcommand(broken);
+        tasks.subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
     }
 
     fn read<T: Into<OsString> + Clone>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(line)?;
         match matches.subcommand() {
             Some((CHAOS, matches)) => Ok(Self::Chaos(ChaosArgs::from_arg_matches(matches)?)),
+            Some((BROKEN, matches)) => Ok(Self::Broken(BrokenArgs::from_arg_matches(matches)?)),
             _ => Ok(Self::Herd(Args::from_arg_matches(&matches)?)),
         }
     }
 }
 
 const CHAOS: &str = "chaos";
+const BROKEN: &str = "broken";
 
 /// Where the stores are.
 pub(crate) struct Stores {
@@ -203,7 +211,18 @@ mod tests {
         assert!(matches!(read("x --users 5"), Ok(Task::Herd(Args { users: 5, .. }))));
         assert!(matches!(read("x chaos --seed 1 --fault flushall --rounds 2"), Ok(Task::Chaos(_))));
         assert!(matches!(read("x chaos --list"), Ok(Task::Chaos(_))));
-        for line in ["x", "x chaos --users 5", "x --users 5 chaos", "x chaos --rounds 0"] {
+        let broken = "x broken --mutation stale-stock";
+        assert!(matches!(read(&format!("{broken} worker")), Ok(Task::Broken(_))));
+        assert!(matches!(read(&format!("{broken} server --listen 127.0.0.1:0")), Ok(Task::Broken(_))));
+        assert!(!Task::command().render_long_help().to_string().contains("broken"));
+        for line in [
+            "x",
+            broken,
+            "x broken --mutation earthquake worker",
+            "x chaos --users 5",
+            "x --users 5 chaos",
+            "x chaos --rounds 0",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
         let Ok(Task::Chaos(args)) = read("x chaos --fault earthquake") else { panic!("it is parsed") };

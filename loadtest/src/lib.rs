@@ -6,9 +6,10 @@
 //! - `history`: what the buyers saw; `evidence`: what the stores say
 //! - `verify`: the judgement over both, pure; `report`: the table and the JSON
 //! - `server`: a flashsale-server of our own, when no other is named
-//! - `chaos`: the fault machine, a program of its own beside the herd
+//! - `chaos`: the fault machine, a program of its own beside the herd; `broken`: what it has to see through
 
 mod args;
+mod broken;
 mod buyer;
 mod chaos;
 mod evidence;
@@ -28,6 +29,7 @@ use anyhow::{Context, Result, anyhow};
 use flashsale_core::{Engine, EngineConfig, Operator};
 
 pub use args::{Args, Task};
+pub use broken::{BrokenArgs, run as run_broken};
 pub use chaos::{ChaosArgs, run as run_chaos};
 use herd::Ground;
 use progress::Progress;

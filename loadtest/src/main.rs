@@ -15,6 +15,7 @@ async fn main() -> ExitCode {
     let passed = match &task {
         Task::Herd(args) => flashsale_loadtest::run(args).await,
         Task::Chaos(args) => flashsale_loadtest::run_chaos(args).await,
+        Task::Broken(args) => flashsale_loadtest::run_broken(args).await,
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use super::fault::{self, Fault};
 /// Starts private stores, two servers and two workers, breaks and mends what a fault names at a random moment,
 /// waits until all is well again, and compares both stores with the history that each buyer has recorded.
 /// Nothing is oversold, no order that was accepted is lost beyond what the fault may cost, and no key has two.
+/// A round is mostly waiting: several are played side by side, each on stores of its own.
 ///
 /// Exits with 0 if every fault was survived, with 1 if not.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,7 +18,8 @@ pub struct ChaosArgs {
     /// Where chance begins: the same seed draws the same moments and victims [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Which faults, by name; `controls` for the damage that has to be caught, `all` for everything
+    /// Which faults, by name; `smoke` for a short one of each family, `controls` for the damage that has to be
+    /// caught, `all` for everything
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "all")]
     fault: Vec<String>,
     /// How often each; every round has the seed after the one before
@@ -26,6 +28,9 @@ pub struct ChaosArgs {
     /// How many buy at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     buyers: u16,
+    /// How many rounds are played side by side
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
     /// List the faults, and end
     #[arg(long)]
     pub(super) list: bool,
@@ -46,6 +51,10 @@ impl ChaosArgs {
 
     pub(super) fn buyers(&self) -> usize {
         usize::from(self.buyers)
+    }
+
+    pub(super) fn jobs(&self) -> usize {
+        usize::from(self.jobs)
     }
 
     pub(super) fn faults(&self) -> Result<Vec<&'static Fault>, String> {

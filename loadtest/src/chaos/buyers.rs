@@ -17,7 +17,7 @@ use super::{
 use crate::shop::{self, Answer};
 
 /// How long a buyer asks again for what became of an order.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How long the last call may take.
 const LAST_CALL: Duration = Duration::from_secs(15);
 

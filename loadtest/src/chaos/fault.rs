@@ -6,7 +6,10 @@ use anyhow::Result;
 
 use super::{
     dice::Dice,
-    faults::{controls, network, poison, postgres, processes, recovery, redis},
+    faults::{
+        controls, crash_points, keys, large, late_settle, network, poison, postgres, processes, recovery,
+        redis, replaced,
+    },
     judge::Problem,
     stage::Stage,
 };
@@ -16,18 +19,31 @@ use super::{
 pub(crate) struct Cost {
     /// Accepted orders that were not recorded yet: Redis lost what it had acknowledged.
     pub(crate) loses: bool,
+    /// Of these, some may come back: an operator recovers the Redis that has them.
+    pub(crate) returns: bool,
     /// Queue entries that an operator has to end.
     pub(crate) parks: bool,
     /// The time from the end of the fault until all is well again.
     pub(crate) within: Duration,
 }
 
+/// A time that is promised. The promise is for programs that are built for use: those of a debug build, whose start
+/// alone takes seconds on a machine that compiles beside it, are given six times as long.
+pub(crate) const fn promised(seconds: u64) -> Duration {
+    Duration::from_secs(if cfg!(debug_assertions) { 6 * seconds } else { seconds })
+}
+
+/// Within this time what a killed or stopped worker had in hand is final.
+pub(crate) const TAKEN_OVER_WITHIN: Duration = promised(10);
+
 /// Nothing is lost.
-pub(crate) const NOTHING: Cost = Cost { loses: false, parks: false, within: Duration::from_secs(30) };
+pub(crate) const NOTHING: Cost = Cost { loses: false, returns: false, parks: false, within: promised(30) };
 /// Nothing is lost, and what a dead or stopped process had in hand is taken over as soon as is promised.
-pub(crate) const TAKEN_OVER: Cost = Cost { within: Duration::from_secs(10), ..NOTHING };
+pub(crate) const TAKEN_OVER: Cost = Cost { within: TAKEN_OVER_WITHIN, ..NOTHING };
 /// Redis lost acknowledged writes. Orders may be left without a state then, and are parked.
 pub(crate) const UNRECORDED: Cost = Cost { loses: true, parks: true, ..NOTHING };
+/// The same, and an operator then brings the Redis back that has them still.
+pub(crate) const RETURNED: Cost = Cost { returns: true, ..UNRECORDED };
 /// Damaged entries are parked.
 pub(crate) const PARKED: Cost = Cost { parks: true, ..NOTHING };
 
@@ -68,22 +84,50 @@ pub(crate) struct Fault {
 pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
     let survived = [
         processes::FAULTS,
+        crash_points::FAULTS,
+        late_settle::FAULTS,
         redis::FAULTS,
+        keys::FAULTS,
+        replaced::FAULTS,
         postgres::FAULTS,
         network::FAULTS,
         poison::FAULTS,
         recovery::FAULTS,
+        large::FAULTS,
     ];
     survived.into_iter().chain([controls::FAULTS]).flatten()
 }
 
-/// The faults of these names; `controls` are all controls, `all` is everything. An unknown name is an error that lists the known ones.
+/// One or two of each family that do not take long.
+const SMOKE: &[&str] = &[
+    "worker-killed",
+    "server-killed",
+    "redis-frozen",
+    "flushall",
+    "redis-rolled-back",
+    "redis-swapped-unseen",
+    "late-batch",
+    "postgres-killed",
+    "commit-lost",
+    "net-reset",
+    "poison-nul",
+    "recover-killed",
+];
+
+/// Faults whose time is a promise about the machine's speed: nothing else may run beside them.
+pub(crate) fn is_played_alone(fault: &Fault) -> bool {
+    fault.name == "redis-empty-large"
+}
+
+/// The faults of these names; `smoke` is a short one of each family, `controls` are all controls, `all` is
+/// everything. An unknown name is an error that lists the known ones.
 pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Fault>, String> {
     let mut found = Vec::new();
     for name in names {
         let before = found.len();
         found.extend(all().filter(|fault| match name.as_str() {
             "all" => true,
+            "smoke" => SMOKE.contains(&fault.name),
             "controls" => matches!(fault.expected, Expected::Caught(_)),
             name => fault.name == name,
         }));
@@ -124,6 +168,7 @@ mod tests {
         assert_eq!(found.iter().map(|fault| fault.name).collect::<Vec<_>>(), ["flushall", "worker-killed"]);
         assert_eq!(named(&["all".to_owned()]).unwrap().len(), all().count());
         assert_eq!(named(&["controls".to_owned()]).unwrap().len(), controls::FAULTS.len());
+        assert_eq!(named(&["smoke".to_owned()]).unwrap().len(), SMOKE.len());
         assert!(named(&["earthquake".to_owned()]).err().unwrap().contains("flushall"));
     }
 }

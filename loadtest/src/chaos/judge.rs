@@ -10,7 +10,8 @@ use std::{
 use flashsale_core::{Invariant, OrderId, OrderState, ProductId};
 
 use super::{
-    fault::Cost,
+    fault::{Cost, TAKEN_OVER_WITHIN},
+    faults::large::CROWD,
     journal::{Event, Lines, What},
 };
 use crate::{
@@ -37,6 +38,9 @@ pub(crate) struct Evidence {
     /// Orders that were parked and had to be ended by hand.
     pub(crate) parked: usize,
     pub(crate) audit: Result<Vec<Check>, String>,
+    /// How long it took from the last moment at which a worker was killed or stopped until the orders that were
+    /// queued then were final.
+    pub(crate) taken_over: Option<Duration>,
     /// What went wrong beside the orders: a program that crashed, a queue that did not become empty.
     pub(crate) trouble: Vec<String>,
 }
@@ -64,6 +68,9 @@ pub(crate) struct Verdict {
     pub(crate) lost: usize,
     pub(crate) parked: usize,
     pub(crate) healthy_after: Option<Duration>,
+    pub(crate) taken_over: Option<Duration>,
+    /// The invariants that do not hold; `None` if they could not be computed.
+    pub(crate) broken: Option<Vec<String>>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -87,7 +94,8 @@ struct Told<'a> {
 
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let told = told(&evidence.events);
-    let mut court = Court { evidence, told: &told, problems: Vec::new(), lost: 0 };
+    let orders = evidence.orders.iter().map(|order| (order.id, order)).collect();
+    let mut court = Court { evidence, told: &told, orders, problems: Vec::new(), lost: 0 };
     court.trouble();
     court.stock();
     court.limits();
@@ -105,6 +113,11 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         lost,
         parked: evidence.parked,
         healthy_after: evidence.healthy_at.map(|at| at.saturating_sub(evidence.healed_at)),
+        taken_over: evidence.taken_over,
+        broken: evidence.audit.as_ref().ok().map(|checks| {
+            let broken = checks.iter().filter(|check| !check.holds);
+            broken.map(|check| check.name.clone()).collect()
+        }),
         problems,
     }
 }
@@ -133,6 +146,8 @@ fn told(events: &[Event]) -> BTreeMap<Subject, Told<'_>> {
 struct Court<'a> {
     evidence: &'a Evidence,
     told: &'a BTreeMap<Subject, Told<'a>>,
+    /// The record, by id.
+    orders: HashMap<OrderId, &'a RecordedOrder>,
     problems: Vec<Problem>,
     lost: usize,
 }
@@ -163,6 +178,9 @@ impl Court<'_> {
                 self.one(format!("it took {:.1?} to become healthy again", at.saturating_sub(healed_at)));
             }
             Some(_) => {}
+        }
+        if let Some(time) = self.evidence.taken_over.filter(|time| *time > TAKEN_OVER_WITHIN) {
+            self.one(format!("it took {time:.1?} to take over what a worker had in hand"));
         }
         if self.evidence.parked > 0 && !self.evidence.cost.parks {
             self.one(format!("{} orders were parked", self.evidence.parked));
@@ -227,8 +245,8 @@ impl Court<'_> {
         if !told.settled {
             self.of(subject, "its outcome never became known");
         }
-        let recorded: Vec<_> = self.evidence.orders.iter().filter(|o| told.ids.contains_key(&o.id)).collect();
-        let recorded: HashMap<OrderId, &RecordedOrder> = recorded.into_iter().map(|o| (o.id, o)).collect();
+        let its = told.ids.keys().filter_map(|id| Some((*id, *self.orders.get(id)?)));
+        let recorded: HashMap<OrderId, &RecordedOrder> = its.collect();
         let excused = told.ids.values().all(|at| self.excused(*at));
         if told.ids.len() > 1 {
             let first = *told.ids.iter().min_by_key(|(_, at)| **at).expect("there are several").1;
@@ -266,7 +284,8 @@ impl Court<'_> {
         let mut highest: HashMap<OrderId, OrderState> = HashMap::new();
         for (id, state, at) in &told.seen {
             let Some(state) = state else {
-                if !self.excused(told.ids.get(id).copied().unwrap_or(*at)) || recorded.contains_key(id) {
+                let is_lost = !recorded.contains_key(id) || self.evidence.cost.returns;
+                if !self.excused(told.ids.get(id).copied().unwrap_or(*at)) || !is_lost {
                     self.of(subject, format!("order {id} was accepted and is said not to exist"));
                 }
                 continue;
@@ -300,6 +319,7 @@ impl Court<'_> {
                 continue;
             }
             match self.told.get(&subject) {
+                None if order.user.starts_with(CROWD) => {}
                 None => self.of(&subject, format!("order {} is nobody's", order.id)),
                 Some(told) if told.ids.is_empty() && told.settled => {
                     self.of(&subject, format!("order {} stands, and its buyer was refused", order.id));

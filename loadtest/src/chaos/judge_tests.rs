@@ -4,7 +4,7 @@ use chrono::Utc;
 use flashsale_core::SaleId;
 
 use super::*;
-use crate::chaos::fault::{NOTHING, PARKED, UNRECORDED};
+use crate::chaos::fault::{NOTHING, PARKED, RETURNED, UNRECORDED};
 
 const HEALED: Duration = Duration::from_secs(10);
 const HEALTHY: Duration = Duration::from_secs(12);
@@ -87,6 +87,7 @@ fn passing() -> Evidence {
         limit: 1,
         orders: vec![confirmed(ann, "ann"), confirmed(bob, "bob"), confirmed(dan, "dan")],
         parked: 0,
+        taken_over: Some(Duration::from_secs(6)),
         audit: Ok(Invariant::ALL.map(check).to_vec()),
         trouble: Vec::new(),
     }
@@ -128,7 +129,16 @@ fn a_round_without_a_flaw_passes() {
     let verdict = assert_passes(&passing());
     assert_eq!((verdict.orders, verdict.unknown, verdict.resolved, verdict.lost), (3, 1, 1, 0));
     assert_eq!(verdict.healthy_after, Some(Duration::from_secs(2)));
+    assert_eq!(verdict.taken_over, Some(Duration::from_secs(6)));
+    assert_eq!(verdict.broken, Some(Vec::new()), "all invariants were computed and hold");
     assert_passes(&losing());
+}
+
+#[test]
+fn orders_that_a_dead_worker_held_for_too_long_fail_the_round() {
+    let late = |by| Evidence { taken_over: Some(TAKEN_OVER_WITHIN + by), ..passing() };
+    assert_passes(&late(Duration::ZERO));
+    assert_fails(&late(Duration::from_millis(1)), &["to take over what a worker had in hand"]);
 }
 
 #[test]
@@ -293,6 +303,10 @@ fn an_accepted_order_that_is_said_not_to_exist_fails_unless_it_is_lost_and_excus
     assert_fails(&evidence, &["said not to exist"]);
     evidence.cost = UNRECORDED;
     assert_fails(&evidence, &["said not to exist"]);
+    // It was lost then, and an operator brought it back.
+    evidence.cost = RETURNED;
+    assert_passes(&evidence);
+    evidence.cost = UNRECORDED;
     forget(&mut evidence, 1);
     assert_passes(&evidence);
 }
@@ -316,8 +330,9 @@ fn parked_orders_fail_unless_the_fault_parks() {
 #[test]
 fn what_does_not_get_well_in_time_fails() {
     let mut evidence = passing();
-    evidence.healthy_at = Some(HEALED + NOTHING.within + Duration::from_secs(1));
-    assert_fails(&evidence, &["it took 31.0s"]);
+    let late = NOTHING.within + Duration::from_secs(1);
+    evidence.healthy_at = Some(HEALED + late);
+    assert_fails(&evidence, &[&format!("it took {late:.1?} to become healthy")]);
     evidence.healthy_at = None;
     assert_fails(&evidence, &["did not become healthy"]);
 }

@@ -5,7 +5,7 @@ use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::server::{beside_us, command_dying_with_us};
+use crate::{
+    broken::Mutation,
+    server::{beside_us, command_dying_with_us},
+};
 
 const UP_WITHIN: Duration = Duration::from_mins(1);
 /// Longer than the programs' own patience with what is in flight.
@@ -45,10 +48,17 @@ pub(crate) enum Kind {
 pub(crate) struct Program {
     kind: Kind,
     name: String,
-    stores: StoreUrls,
+    /// From the next start on.
+    pub(crate) stores: StoreUrls,
+    /// From the next start on: a build that is broken like this.
+    pub(crate) broken: Option<&'static Mutation>,
     log: PathBuf,
     child: Option<Child>,
-    /// A server's, as `http://127.0.0.1:…`.
+    /// When it was killed or stopped last.
+    pub(crate) down_at: Option<Instant>,
+    /// When it was started last.
+    pub(crate) up_at: Option<Instant>,
+    /// A server's, as `http://127.0.0.1:…`; the name under which a worker takes entries.
     address: String,
 }
 
@@ -59,7 +69,8 @@ impl Program {
         let name = format!("{} {number}", if kind == Kind::Server { "server" } else { "worker" });
         let log = logs.join(format!("{}.log", name.replace(' ', "-")));
         let (stores, address) = (stores.clone(), String::new());
-        let mut program = Self { kind, name, stores, log, child: None, address };
+        let mut program =
+            Self { kind, name, stores, broken: None, log, child: None, down_at: None, up_at: None, address };
         program.start_again().await?;
         Ok(program)
     }
@@ -68,19 +79,29 @@ impl Program {
         &self.address
     }
 
+    /// The real program, or the broken one in its place.
+    fn command(&self) -> Result<Command> {
+        let Some(mutation) = self.broken else {
+            let name = if self.kind == Kind::Server { "flashsale-server" } else { "flashsale" };
+            let mut command = command_dying_with_us(&beside_us(name)?);
+            command.args((self.kind == Kind::Worker).then_some("worker"));
+            return Ok(command);
+        };
+        let mut command = command_dying_with_us(&beside_us("flashsale-loadtest")?);
+        let which = if self.kind == Kind::Server { "server" } else { "worker" };
+        command.args(["broken", "--mutation", mutation.name, which]);
+        Ok(command)
+    }
+
     /// Starts one that is not running. A server takes a new port.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
-        let (mut command, ready) = match self.kind {
+        let mut command = self.command()?;
+        let ready = match self.kind {
             Kind::Server => {
-                let mut command = command_dying_with_us(&beside_us("flashsale-server")?);
                 command.args(["--listen", "127.0.0.1:0", "--drainers", "0", "--rate-limit", "off"]);
-                (command, "listening on ")
+                "listening on "
             }
-            Kind::Worker => {
-                let mut command = command_dying_with_us(&beside_us("flashsale")?);
-                command.arg("worker");
-                (command, "draining as ")
-            }
+            Kind::Worker => "draining as ",
         };
         self.stores.tell(&mut command);
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
@@ -103,6 +124,7 @@ impl Program {
         // Keep the pipe open and empty: a program that cannot write would stop.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         self.child = Some(child);
+        self.up_at = Some(Instant::now());
         Ok(())
     }
 
@@ -111,12 +133,16 @@ impl Program {
         let mut child = self.child.take().with_context(|| format!("{} is not running", self.name))?;
         let ended = child.try_wait()?;
         ensure!(ended.is_none(), "{} had ended by itself, see {}", self.name, self.log.display());
+        self.down_at = Some(Instant::now());
         child.kill().await?;
         Ok(())
     }
 
     /// Stops it in the middle of whatever it does, or lets it go on.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        if signal == Signal::SIGSTOP {
+            self.down_at = Some(Instant::now());
+        }
         let pid = self.child.as_ref().and_then(Child::id);
         let pid = pid.with_context(|| format!("{} is not running", self.name))?;
         signal::kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
@@ -124,7 +150,7 @@ impl Program {
     }
 
     /// Ends it in good order, and looks at what it left: a crash nobody asked for, a panic.
-    pub(crate) async fn end(mut self) -> Result<()> {
+    pub(crate) async fn end(&mut self) -> Result<()> {
         // Killed by the fault, and not started again.
         let Some(mut child) = self.child.take() else { return Ok(()) };
         if let Some(status) = child.try_wait()? {

@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,6 +22,8 @@ use tokio::{
     task::JoinHandle,
     time::sleep,
 };
+
+use super::trap::{Laid, Snare, Track, Trap};
 
 /// What the proxy does with what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     target: watch::Sender<String>,
+    trap: watch::Sender<Option<Arc<Laid>>>,
     hits: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
@@ -60,8 +63,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, target) = (watch::Sender::new(Mode::Pass), watch::Sender::new(target));
-        let hits = Arc::<AtomicUsize>::default();
-        let wire = Wire { mode: mode.subscribe(), target: target.subscribe(), hits: Arc::clone(&hits) };
+        let (trap, hits) = (watch::Sender::new(None), Arc::<AtomicUsize>::default());
+        let wire = Wire {
+            mode: mode.subscribe(),
+            target: target.subscribe(),
+            trap: trap.subscribe(),
+            hits: Arc::clone(&hits),
+        };
         let accepting = tokio::spawn(async move {
             loop {
                 // Out of files for a moment, perhaps: the next one may do.
@@ -69,7 +77,7 @@ impl Proxy {
                 tokio::spawn(connect(client, wire.clone()));
             }
         });
-        Ok(Self { address, mode, target, hits, accepting })
+        Ok(Self { address, mode, target, trap, hits, accepting })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -83,6 +91,13 @@ impl Proxy {
     /// Leads new connections elsewhere, and resets those that there are.
     pub(crate) fn lead_to(&self, target: String) {
         self.target.send_replace(target);
+    }
+
+    /// Lays a trap, for the connections that there are too. A new one takes the place of the last one.
+    pub(crate) fn lay(&self, trap: Trap) -> Snare {
+        let (snare, laid) = Snare::new(trap);
+        self.trap.send_replace(Some(laid));
+        snare
     }
 
     /// How often a mode other than [`Mode::Pass`] has hit a connection: a fault that hit nothing was none.
@@ -116,6 +131,7 @@ enum Side {
 struct Wire {
     mode: watch::Receiver<Mode>,
     target: watch::Receiver<String>,
+    trap: watch::Receiver<Option<Arc<Laid>>>,
     hits: Arc<AtomicUsize>,
 }
 
@@ -125,14 +141,14 @@ async fn connect(mut client: TcpStream, mut wire: Wire) {
     if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
         return;
     }
-    let committing = AtomicBool::new(false);
+    let (committing, track) = (AtomicBool::new(false), Mutex::default());
     let mut target = wire.target.clone();
     let end = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let mut requests =
-            Pump { side: Side::Requests, wire: wire.clone(), committing: &committing, lost: false };
-        let mut replies = Pump { side: Side::Replies, wire, committing: &committing, lost: false };
+        let pump =
+            |side| Pump { side, wire: wire.clone(), committing: &committing, track: &track, lost: false };
+        let (mut requests, mut replies) = (pump(Side::Requests), pump(Side::Replies));
         let requests = async {
             match requests.run(from_client, to_server).await {
                 // What was sent may still be answered; the server's end ends the connection.
@@ -159,6 +175,7 @@ struct Pump<'a> {
     wire: Wire,
     /// A COMMIT was passed on whose answer is to be lost.
     committing: &'a AtomicBool,
+    track: &'a Mutex<Track>,
     /// Something of this connection was swallowed.
     lost: bool,
 }
@@ -182,9 +199,33 @@ impl Pump<'_> {
                 let _ = to.shutdown().await;
                 return End::Finished;
             }
-            if let Err(end) = self.pass(&buffer[..read], &mut to, &mut modes).await {
+            if let Err(end) = self.pass_or_hold(&buffer[..read], &mut to, &mut modes).await {
                 return end;
             }
+        }
+    }
+
+    /// Passes a piece on, but for what a trap holds of it.
+    async fn pass_or_hold(
+        &mut self,
+        piece: &[u8],
+        to: &mut WriteHalf<'_>,
+        modes: &mut watch::Receiver<Mode>,
+    ) -> Result<(), End> {
+        let Some((at, laid)) = self.trapped(piece) else { return self.pass(piece, to, modes).await };
+        if at > 0 {
+            self.pass(&piece[..at], to, modes).await?;
+        }
+        if laid.end().await { self.pass(&piece[at..], to, modes).await } else { Err(End::Closed) }
+    }
+
+    /// From which byte on a trap holds this piece.
+    fn trapped(&self, piece: &[u8]) -> Option<(usize, Arc<Laid>)> {
+        let laid = self.wire.trap.borrow();
+        let mut track = self.track.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.side {
+            Side::Requests => track.request(laid.as_ref(), piece),
+            Side::Replies => track.answer(laid.as_ref(), piece),
         }
     }
 

@@ -128,3 +128,46 @@ async fn new_connections_lead_elsewhere() {
     there.write_all(b"elsewhere").await.unwrap();
     assert_eq!(answer(&mut stream, 9).await.unwrap(), b"elsewhere");
 }
+
+#[tokio::test]
+async fn a_trapped_request_arrives_late_or_never() {
+    let (proxy, mut stream) = proxied().await;
+    let within = Duration::from_secs(30);
+    let snare = proxy.lay(Trap::request(["COMMIT"]).after(1));
+    assert_eq!(asked(&mut stream, b"COMMIT").await.unwrap(), b"COMMITCOMMIT");
+    stream.write_all(b"INSERT; COMMIT").await.unwrap();
+    snare.sprung(within).await.unwrap();
+    assert_eq!(answer(&mut stream, 16).await.unwrap(), b"INSERT; INSERT; ");
+    // Others pass meanwhile.
+    let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(asked(&mut other, b"COMMIT").await.unwrap(), b"COMMITCOMMIT");
+    snare.let_go();
+    assert_eq!(answer(&mut stream, 12).await.unwrap(), b"COMMITCOMMIT");
+
+    let snare = proxy.lay(Trap::request(["COMMIT"]));
+    stream.write_all(b"COMMIT").await.unwrap();
+    snare.sprung(within).await.unwrap();
+    drop(snare);
+    assert_eq!(answer(&mut stream, 12).await.unwrap_err(), (ErrorKind::UnexpectedEof, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_trapped_answer_was_given_and_never_arrives() {
+    let (proxy, mut stream) = proxied().await;
+    let snare = proxy.lay(Trap::request(["settle"]).answered("ok"));
+    assert_eq!(asked(&mut stream, b"begin ok").await.unwrap(), b"begin okbegin ok");
+    assert_eq!(asked(&mut stream, b"settle").await.unwrap(), b"settlesettle");
+    stream.write_all(b"settle, ok").await.unwrap();
+    snare.sprung(Duration::from_secs(30)).await.unwrap();
+    drop(snare);
+    let (kind, came) = answer(&mut stream, 20).await.unwrap_err();
+    assert_eq!((kind, came), (ErrorKind::UnexpectedEof, b"settle, ".to_vec()));
+    assert_eq!(proxy.hits(), 0);
+}
+
+#[tokio::test]
+async fn a_trap_that_nothing_comes_by_says_so() {
+    let (proxy, _stream) = proxied().await;
+    let snare = proxy.lay(Trap::request(["COMMIT"]));
+    assert!(snare.sprung(Duration::from_millis(1)).await.is_err());
+}

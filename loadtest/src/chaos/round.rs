@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use flashsale_core::{Operator, OrderId, OrderState};
 use flashsale_stack::Stack;
+use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -17,7 +18,7 @@ use tokio::{
 use super::{
     buyers::{Buyers, Order, Street},
     dice::Dice,
-    fault::Fault,
+    fault::{Cost, Fault},
     faults::poison::POISONER,
     journal::{Event, What},
     judge::{self, Evidence, Verdict},
@@ -33,9 +34,9 @@ const WARM_UP: usize = 100;
 const WARM_UP_WITHIN: Duration = Duration::from_mins(1);
 /// No fault takes so long to be brought about and mended.
 const STRIKE_WITHIN: Duration = Duration::from_mins(3);
-/// How long it may take to become well again before the round is given up.
-const HEALTHY_WITHIN: Duration = Duration::from_mins(1);
-const REST_WITHIN: Duration = Duration::from_mins(1);
+/// How long it may take to become well again before the round is given up: longer than what is promised.
+const HEALTHY_WITHIN: Duration = Duration::from_mins(4);
+const REST_WITHIN: Duration = Duration::from_mins(2);
 const AUDIT_PATIENCE: Duration = Duration::from_secs(15);
 const LOOKING_AT_ONCE: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -79,6 +80,21 @@ pub(crate) async fn play(
     }
     let healed_at = street.journal.now();
 
+    let (evidence, logs) = wait_and_look(stage, fault.cost, healed_at, herd, dice).await?;
+    let verdict = judge::judge(&evidence);
+    let logs = (!fault.expected.is_met(&verdict.problems)).then(|| logs.keep());
+    Ok(Outcome { verdict, events: evidence.events, orders: evidence.orders, struck_at, healed_at, logs })
+}
+
+/// Waits until all is well and at rest again, and collects what there is to be judged; and the programs' logs.
+async fn wait_and_look(
+    mut stage: Stage,
+    cost: Cost,
+    healed_at: Duration,
+    herd: Buyers,
+    mut dice: Dice,
+) -> Result<(Evidence, TempDir)> {
+    let street = Arc::clone(&stage.street);
     let mut trouble = std::mem::take(&mut stage.found);
     // Without an operator: what is parked is ended when all is at rest.
     let healthy = become_healthy(&stage, &street).await.map(|()| street.journal.now());
@@ -89,7 +105,10 @@ pub(crate) async fn play(
     let engine = stage.engine().await?;
     let operator = engine.operator();
     trouble.extend(come_to_rest(&stage, &operator).await.err().map(|error| format!("{error:#}")));
-    let parked = end_parked(&operator).await;
+    let parked = end_parked(&operator).await.unwrap_or_else(|error| {
+        trouble.push(format!("parked orders could not be ended: {error:#}"));
+        0
+    });
     trouble.extend(come_to_rest(&stage, &operator).await.err().map(|error| format!("{error:#}")));
     let audit = operator.audit(stage.sale, AUDIT_PATIENCE).await;
     let mut orders = evidence::recorded_orders(&operator, stage.sale, |_| {}).await?;
@@ -98,15 +117,12 @@ pub(crate) async fn play(
     last_look(&street, &mut dice).await;
     let products = evidence::products(&operator, stage.sale).await?;
     engine.close().await;
-    let logs = stage.keep_logs();
-    trouble.extend(stage.strike_set().await);
-    let parked = parked.unwrap_or_else(|error| {
-        trouble.push(format!("parked orders could not be ended: {error:#}"));
-        0
-    });
+    let taken_over = stage.taken_over();
+    let (found, logs) = stage.strike_set().await;
+    trouble.extend(found);
 
     let evidence = Evidence {
-        cost: fault.cost,
+        cost,
         events: street.journal.events(),
         healed_at,
         healthy_at,
@@ -115,17 +131,11 @@ pub(crate) async fn play(
         limit: LIMIT,
         orders,
         parked,
+        taken_over,
         audit: audit.map(|report| evidence::checks(&report)).map_err(|error| error.to_string()),
         trouble,
     };
-    let verdict = judge::judge(&evidence);
-    let logs = if fault.expected.is_met(&verdict.problems) {
-        let _ = std::fs::remove_dir_all(&logs);
-        None
-    } else {
-        Some(logs)
-    };
-    Ok(Outcome { verdict, events: evidence.events, orders: evidence.orders, struck_at, healed_at, logs })
+    Ok((evidence, logs))
 }
 
 /// Waits until each server admits an order that then becomes final, and until what was queued before is settled.

@@ -19,6 +19,8 @@ use super::{
     buyers::{Street, Wares},
     programs::{Kind, Program, StoreUrls},
     proxy::Proxy,
+    queue_watch::QueueWatch,
+    relay::Relay,
 };
 
 /// Units of a product that one user may buy.
@@ -41,6 +43,9 @@ pub(crate) struct Stage {
     /// The Redis that counts, without a proxy.
     pub(crate) redis_url: String,
     pub(crate) database_url: String,
+    queue_watch: QueueWatch,
+    /// One that a fault has put between the doors and Redis.
+    pub(crate) relay: Option<Relay>,
     /// What a fault saw that must not be.
     pub(crate) found: Vec<String>,
     logs: TempDir,
@@ -73,6 +78,7 @@ impl Stage {
         )?;
         let addresses = vec![one.address().to_owned(), two.address().to_owned()];
         let [_, doors] = sides;
+        let queue_watch = QueueWatch::start(&redis_url, key(sale, "queue"));
         Ok(Self {
             stack: Arc::clone(stack),
             other: None,
@@ -85,6 +91,8 @@ impl Stage {
             doors,
             redis_url,
             database_url,
+            queue_watch,
+            relay: None,
             found: Vec::new(),
             logs,
         })
@@ -99,6 +107,21 @@ impl Stage {
         self.servers[server].start_again().await?;
         self.street.moved(server, self.servers[server].address().to_owned());
         Ok(())
+    }
+
+    /// Another Redis is the one that counts.
+    pub(crate) fn redis_moved(&mut self, redis_url: String) {
+        self.queue_watch.follow(&redis_url);
+        self.redis_url = redis_url;
+    }
+
+    /// How long it took, after a worker was killed or stopped last, until all that was queued then was final. If
+    /// there was none left, it counts from when one was there again.
+    pub(crate) fn taken_over(&self) -> Option<Duration> {
+        let down_at = self.workers.iter().filter_map(|worker| worker.down_at).max()?;
+        let alive = self.workers.iter().filter(|worker| worker.down_at < worker.up_at);
+        let since = alive.filter_map(|worker| worker.up_at).min();
+        Some(self.queue_watch.drained_after(since.map_or(down_at, |since| since.max(down_at))))
     }
 
     /// Leads all processes to this Redis.
@@ -124,7 +147,7 @@ impl Stage {
 
     /// One of the sale's keys in Redis.
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("fs:{{{}}}:{name}", self.sale)
+        key(self.sale, name)
     }
 
     /// Where Redis keeps its append-only file.
@@ -132,16 +155,16 @@ impl Stage {
         self.stack.data_dir().join("redis").join("appendonlydir")
     }
 
-    /// Ends all programs in good order. Says what was wrong with them.
-    pub(crate) async fn strike_set(self) -> Vec<String> {
+    /// Ends all programs in good order. Says what was wrong with them, and where their logs are until that is dropped.
+    pub(crate) async fn strike_set(self) -> (Vec<String>, TempDir) {
         let mut trouble = Vec::new();
-        for program in self.servers.into_iter().chain(self.workers) {
+        for mut program in self.servers.into_iter().chain(self.workers) {
             trouble.extend(program.end().await.err().map(|error| format!("{error:#}")));
         }
         if let Some(other) = self.other {
             other.stop().await;
         }
-        trouble
+        (trouble, self.logs)
     }
 
     /// Keeps the programs' logs; where.
@@ -149,6 +172,10 @@ impl Stage {
         self.logs.disable_cleanup(true);
         self.logs.path().to_owned()
     }
+}
+
+fn key(sale: SaleId, name: &str) -> String {
+    format!("fs:{{{sale}}}:{name}")
 }
 
 /// A stack for many rounds.
@@ -243,7 +270,7 @@ pub(crate) fn address_of(url: &str) -> Result<String> {
 }
 
 /// The same URL, through a proxy.
-fn through(url: &str, proxy: &Proxy) -> Result<String> {
+pub(crate) fn through(url: &str, proxy: &Proxy) -> Result<String> {
     let mut url = Url::parse(url)?;
     ensure!(url.set_port(Some(proxy.address().port())).is_ok(), "{url} takes no port");
     Ok(url.into())

@@ -8,7 +8,8 @@ use crate::chaos::{
     dice::Dice,
     fault::{Expected, Fault, NOTHING},
     proxy::{Mode, Proxy},
-    stage::Stage,
+    relay::Relay,
+    stage::{self, Stage},
 };
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -57,6 +58,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         expected: Expected::Survived,
         strike: |stage, dice| Box::pin(misbehave(stage, dice, Mode::CutReply)),
     },
+    Fault {
+        name: "late-batch",
+        what: "batches of orders reach Redis long after their senders have given up: it refuses each as a whole",
+        cost: NOTHING,
+        expected: Expected::Survived,
+        strike: |stage, dice| Box::pin(late_batch(stage, dice)),
+    },
 ];
 
 /// Which network: that of one half of the processes to Redis, that of all of them, that to Postgres.
@@ -69,6 +77,23 @@ fn victims<'a>(stage: &'a Stage, dice: &mut Dice) -> Vec<&'a Proxy> {
         3 => vec![&stage.postgres_door],
         _ => vec![one, two, &stage.postgres_door],
     }
+}
+
+/// Nobody waits longer than a second for Redis, and nothing of what it was sent before may happen afterwards.
+async fn late_batch(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+    let redis = stage::address_of(&stage.redis_url)?;
+    let relay = Relay::start(redis.clone()).await?;
+    stage.redis_doors.iter().for_each(|door| door.lead_to(relay.address()));
+    let admitted = stage.street.journal.admitted();
+    while stage.street.journal.admitted() < admitted + 50 {
+        stage.hold(Duration::from_millis(20)).await;
+    }
+    relay.hold_scripts(dice.ms(1_500, 3_000));
+    stage.hold(dice.ms(4_000, 6_000)).await;
+    relay.hold_scripts(Duration::ZERO);
+    ensure!(relay.late() > 0, "no batch came too late");
+    stage.redis_doors.iter().for_each(|door| door.lead_to(redis.clone()));
+    Ok(())
 }
 
 async fn misbehave(stage: &mut Stage, dice: &mut Dice, mode: Mode) -> Result<()> {

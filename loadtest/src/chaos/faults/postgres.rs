@@ -18,19 +18,20 @@ use crate::chaos::{
 };
 
 /// How long an outage lasts that is meant to be felt.
-const OUTAGE: Duration = Duration::from_secs(10);
+const OUTAGE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "postgres-killed",
-        what: "Postgres is killed, in the middle of a batch as likely as not, and started again",
+        what: "Postgres is killed in the middle of a batch, whose rows are written and not committed",
         cost: NOTHING,
         expected: Expected::Survived,
         strike: |stage, dice| Box::pin(killed(stage, dice)),
     },
     Fault {
         name: "postgres-down",
-        what: "Postgres is away for 10 s; the sale goes on",
+        what: "Postgres is away for 30 s; the sale goes on",
         cost: NOTHING,
         expected: Expected::Survived,
         strike: |stage, _| Box::pin(down(stage)),
@@ -65,7 +66,17 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
+/// A batch stands between its rows and its COMMIT: the last rows that it writes are its products', and those are
+/// locked.
 async fn killed(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
+    let mut connection = stage.postgres().await?;
+    connection.execute("BEGIN").await?;
+    connection.execute("SELECT FROM products FOR UPDATE").await?;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'flashsale-drain' AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await? == 0 {
+        stage.hold(POLL).await;
+    }
     stage.stack.kill_postgres().await?;
     stage.hold(dice.ms(0, 2_000)).await;
     Ok(stage.stack.restart_postgres().await?)
@@ -79,19 +90,34 @@ async fn down(stage: &mut Stage) -> Result<()> {
 
 async fn frozen(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
     let postmaster = stage.stack.postgres_pid().context("Postgres does not run")?;
-    let mut processes = vec![Pid::from_raw(i32::try_from(postmaster)?)];
+    let mut frozen = Frozen::default();
     // The main process first, so that it starts no more.
-    kill(processes[0], Signal::SIGSTOP)?;
-    processes.extend(children(postmaster).await?);
-    for process in &processes {
-        // One may have ended in between.
-        let _ = kill(*process, Signal::SIGSTOP);
-    }
+    frozen.stop(Pid::from_raw(i32::try_from(postmaster)?));
+    children(postmaster).await?.into_iter().for_each(|process| frozen.stop(process));
     stage.hold(dice.ms(1_000, 8_000)).await;
-    for process in processes.iter().rev() {
-        let _ = kill(*process, Signal::SIGCONT);
-    }
     Ok(())
+}
+
+/// Processes that stand still until this is dropped: a round that is given up must not leave them so, for a stopped
+/// process does not even end when it is told to.
+#[derive(Default)]
+struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    /// One may have ended in between.
+    fn stop(&mut self, process: Pid) {
+        if kill(process, Signal::SIGSTOP).is_ok() {
+            self.0.push(process);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in self.0.iter().rev() {
+            let _ = kill(*process, Signal::SIGCONT);
+        }
+    }
 }
 
 /// The processes that this one has started.

@@ -1,5 +1,7 @@
 //! `flashsale recover`, under load, twice at once, killed half way. Nothing may be lost.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 
 use crate::chaos::{
@@ -8,6 +10,9 @@ use crate::chaos::{
     programs::said,
     stage::Stage,
 };
+
+const RECOVERED_WITHIN: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(100);
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
@@ -33,11 +38,23 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
 ];
 
+/// Recovers the sale as an operator would, who tries again when a server is at it at that moment.
+pub(super) async fn recovered(stage: &Stage) -> Result<()> {
+    let give_up = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        let output = stage.doors.flashsale(&["recover", &stage.sale.to_string()])?.output().await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = said(&output);
+        ensure!(said.contains("another process") && Instant::now() < give_up, "recover failed: {said}");
+        stage.hold(POLL).await;
+    }
+}
+
 async fn under_load(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
-    let sale = stage.sale.to_string();
     for _ in 0..3 {
-        let output = stage.doors.flashsale(&["recover", &sale])?.output().await?;
-        ensure!(output.status.success(), "recover failed: {}", said(&output));
+        recovered(stage).await?;
         stage.hold(dice.ms(0, 500)).await;
     }
     Ok(())
