@@ -248,7 +248,7 @@ fn documented() -> Vec<String> {
                invariant_last_check_timestamp_seconds \
                lane_batch_duration_seconds lane_batch_size load_duration_seconds loads_total \
                orders_final_total orders_parked_total queue_length queue_oldest_age_seconds queue_pending \
-               rate_limited_total sale_fenced sale_info stock_left units_sold";
+               rate_limited_total sale_fenced sale_info setting_fit stock_left units_sold";
     names.extend(all.split_whitespace().map(|name| format!("flashsale_{name}")));
     names
 }
