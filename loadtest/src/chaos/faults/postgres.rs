@@ -72,9 +72,11 @@ async fn killed(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
     let mut connection = stage.postgres().await?;
     connection.execute("BEGIN").await?;
     connection.execute("SELECT FROM products FOR UPDATE").await?;
+    // Within a transaction, who waits is what it was at the first look.
+    let mut lookout = stage.postgres().await?;
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                  AND application_name = 'flashsale-drain' AND wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut connection).await? == 0 {
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut lookout).await? == 0 {
         stage.hold(POLL).await;
     }
     stage.stack.kill_postgres().await?;
