@@ -34,7 +34,7 @@ impl Buyer {
     pub(crate) fn wants(self, products: &[ProductId]) -> OrderRequest {
         let one = Quantity::try_from(1).expect("a quantity");
         let items = Items::merge(products.iter().map(|product| (*product, one))).expect("an order's items");
-        OrderRequest { user: self.user, key: self.key, items, request_id: None }
+        OrderRequest::new(self.user, self.key, items)
     }
 }
 

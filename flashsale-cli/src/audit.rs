@@ -3,13 +3,9 @@
 use std::{process::ExitCode, time::Duration};
 
 use flashsale_core::{AuditReport, Engine, InvariantCheck, SaleId};
-use flashsale_server::StoreArgs;
 use serde_json::{Value, json};
 
-use crate::{
-    output::{self, Output},
-    stores::connect,
-};
+use crate::{call::Call, output, sale_ref::SaleRef};
 
 /// Check from both stores that nothing was oversold, duplicated or lost
 ///
@@ -19,7 +15,7 @@ use crate::{
 pub(crate) struct Args {
     /// Only this sale
     #[arg(long, value_name = "ID")]
-    sale: Option<SaleId>,
+    sale: Option<SaleRef>,
     /// How long orders that wait when the audit begins may take to leave the queue
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience: u64,
@@ -32,12 +28,12 @@ struct Audited {
     report: flashsale_core::Result<AuditReport>,
 }
 
-pub(crate) async fn run(args: &Args, stores: &StoreArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let engine = connect(stores).await?;
-    let audits = audit(&engine, args.sale, Duration::from_secs(args.patience)).await?;
+pub(crate) async fn run(args: &Args, call: &Call) -> anyhow::Result<ExitCode> {
+    let engine = call.connect().await?;
+    let audits = audit(&engine, args.sale.as_ref(), Duration::from_secs(args.patience)).await?;
     engine.close().await;
     let value: Vec<_> = audits.iter().map(as_json).collect();
-    output.show(&value, || match audits.as_slice() {
+    call.output.show(&value, || match audits.as_slice() {
         [] => "no sales to audit".to_owned(),
         audits => audits.iter().map(as_text).collect::<Vec<_>>().join("\n\n"),
     })?;
@@ -59,10 +55,10 @@ pub(crate) async fn run_briefly(engine: &Engine) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn audit(engine: &Engine, only: Option<SaleId>, patience: Duration) -> anyhow::Result<Vec<Audited>> {
+async fn audit(engine: &Engine, only: Option<&SaleRef>, patience: Duration) -> anyhow::Result<Vec<Audited>> {
     let operator = engine.operator();
     let sales = match only {
-        Some(id) => vec![operator.sale(id).await?],
+        Some(sale) => vec![sale.find(&operator).await?],
         None => operator.sales().await?,
     };
     let progress = output::progress(sales.len());

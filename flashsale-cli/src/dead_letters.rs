@@ -1,17 +1,13 @@
 //! `flashsale dead-letters`: queue entries that nobody but an operator can decide.
 
-use std::io::{self, IsTerminal, Write};
-
-use anyhow::bail;
 use clap::value_parser;
-use flashsale_core::{DeadLetter, Ended, Engine};
-use flashsale_server::StoreArgs;
+use flashsale_core::{DeadLetter, Ended, Operator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    failure::usage,
+    ask::Consent,
+    call::Call,
     output::{self, Output},
-    stores::connect,
 };
 
 /// Look at orders that were parked, and end them
@@ -43,40 +39,46 @@ pub(crate) enum Command {
         /// The dead letter's number
         #[arg(value_parser = value_parser!(i64).range(1..))]
         id: i64,
-        /// Do not ask
+        /// Only say what would happen
         #[arg(long)]
-        yes: bool,
+        dry_run: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
-pub(crate) async fn run(command: Command, stores: &StoreArgs, output: Output) -> anyhow::Result<()> {
-    if let Command::Discard { yes: false, .. } = command
-        && !io::stdin().is_terminal()
-    {
-        return Err(usage("discarding cannot be undone, and there is no terminal to ask on: give --yes"));
+const DISCARDING: &str = "discarding cannot be undone";
+
+pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<()> {
+    if let Command::Discard { dry_run: false, consent, .. } = command {
+        consent.require_somebody(DISCARDING)?;
     }
-    let engine = connect(stores).await?;
+    let engine = call.connect().await?;
+    let (operator, output) = (call.operator(&engine), call.output);
     match command {
-        Command::List => list(&engine, output).await?,
+        Command::List => list(&operator, output).await?,
         Command::Show { id } => {
-            let letter = engine.operator().dead_letter(id).await?;
+            let letter = operator.dead_letter(id).await?;
             output.show(&as_json(&letter), || as_text(&letter))?;
         }
-        Command::Replay { id } => show_end(id, engine.operator().replay(id).await?, output)?,
-        Command::Discard { id, yes } => {
-            let letter = engine.operator().dead_letter(id).await?;
-            if !yes && !confirmed(&letter)? {
-                bail!("nothing was discarded");
+        Command::Replay { id } => show_end(id, operator.replay(id).await?, output)?,
+        Command::Discard { id, dry_run, consent } => {
+            let letter = operator.dead_letter(id).await?;
+            let what_happens = format!("{}\n{}", as_text(&letter), what_happens(&letter));
+            if dry_run {
+                output.show(&json!({ "deadLetter": id, "dryRun": true }), || what_happens)?;
+            } else {
+                consent.ask(DISCARDING, &what_happens, "Discard it?")?;
+                show_end(id, operator.discard(id).await?, output)?;
             }
-            show_end(id, engine.operator().discard(id).await?, output)?;
         }
     }
     engine.close().await;
     Ok(())
 }
 
-async fn list(engine: &Engine, output: Output) -> anyhow::Result<()> {
-    let letters = engine.operator().dead_letters().await?;
+async fn list(operator: &Operator, output: Output) -> anyhow::Result<()> {
+    let letters = operator.dead_letters().await?;
     let value: Vec<_> = letters.iter().map(as_json).collect();
     output.show(&value, || {
         if letters.is_empty() {
@@ -96,12 +98,12 @@ async fn list(engine: &Engine, output: Output) -> anyhow::Result<()> {
     })
 }
 
-fn confirmed(letter: &DeadLetter) -> io::Result<bool> {
-    eprint!("{}\nDiscard it? Its order fails and its units go back. [y/N] ", as_text(letter));
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+fn what_happens(letter: &DeadLetter) -> &'static str {
+    if letter.order.is_some() {
+        "Its order fails, and its units go back."
+    } else {
+        "It does not say which order it is: it is dropped."
+    }
 }
 
 fn show_end(id: i64, ended: Ended, output: Output) -> anyhow::Result<()> {
@@ -113,7 +115,7 @@ fn show_end(id: i64, ended: Ended, output: Output) -> anyhow::Result<()> {
             None,
             "dropped; it did not say what it holds, so the sale is recovered if it was an order".to_owned(),
         ),
-        other => (None, None, format!("{other:?}")),
+        _ => (None, None, "it is ended".to_owned()),
     };
     let value = json!({ "deadLetter": id, "status": status, "failureReason": reason });
     output.show(&value, || format!("dead letter {id}: {words}"))

@@ -3,12 +3,9 @@
 use std::process::ExitCode;
 
 use flashsale_core::{Finding, Verdict};
-use flashsale_server::{PreflightArgs, StoreArgs};
+use flashsale_server::PreflightArgs;
 
-use crate::{
-    output::{self, Output},
-    stores::connect,
-};
+use crate::{call::Call, output};
 
 /// Check versions, roles and settings of the stores, what is allowed there, the tables and the clocks
 ///
@@ -21,11 +18,11 @@ pub(crate) struct Args {
     preflight: PreflightArgs,
 }
 
-pub(crate) async fn run(args: Args, stores: &StoreArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let engine = connect(stores).await?;
+pub(crate) async fn run(args: Args, call: &Call) -> anyhow::Result<ExitCode> {
+    let engine = call.connect().await?;
     let findings = args.preflight.judge(engine.preflight().await);
     engine.close().await;
-    output.show(&findings, || as_text(&findings))?;
+    call.output.show(&findings, || as_text(&findings))?;
     let usable = |finding: &Finding| matches!(finding.verdict, Verdict::Ok | Verdict::Warning);
     Ok(if findings.iter().all(usable) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -42,11 +42,17 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
         return Some("The database has no tables of this version yet: run `flashsale migrate`.");
     }
     let core = error.downcast_ref::<flashsale_core::Error>()?;
+    if core.is_not_found() && text.starts_with("dead letter") {
+        return Some("`flashsale dead-letters list` shows those that there are.");
+    }
     let away = core.is_transient() && !core.is_fenced();
-    away.then_some("Are the stores running, and are their URLs right?")
+    away.then_some(
+        "Are the stores running, and are their URLs right? `flashsale up` starts private ones; `flashsale doctor` \
+         looks at both.",
+    )
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

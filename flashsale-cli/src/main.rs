@@ -3,22 +3,28 @@
 //! One file per noun, each with its arguments and what they do. Results go to stdout, everything else to
 //! stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod ask;
 mod audit;
+mod call;
 mod catalogue;
 mod completions;
 mod dead_letters;
 mod demo;
 mod doctor;
 mod failure;
+mod help;
+mod log;
 mod migrate;
 mod orders;
 mod output;
 mod queue;
 mod recover;
 mod sale_file;
+mod sale_ref;
 mod sales;
 mod seed;
 mod signals;
+mod span;
 mod stores;
 mod up;
 mod worker;
@@ -29,31 +35,22 @@ use clap::{
     ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource,
 };
 
-use flashsale_server::{StoreArgs, without_empty_variables};
+use flashsale_server::without_empty_variables;
 
-use crate::output::Output;
+use crate::call::Call;
 
 /// Operate flash sales: create them, look into them, audit them, recover them
 #[derive(Debug, Parser)]
 #[command(name = "flashsale", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten, next_help_heading = "Options of every command that uses the stores")]
-    stores: StoreArgs,
-    /// Tables for people, or JSON for programs
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
-    output: Output,
+    call: Call,
     #[command(subcommand)]
     command: Command,
 }
 
 const AFTER_HELP: &str = "\
-Examples:
-  flashsale demo          the whole story: stores, a sale, a herd of buyers, and the proof
-  flashsale up            a private Redis and PostgreSQL to try things with; the other
-                          commands find it when they are run in the same directory
-  flashsale seed          the demo catalogue
-  flashsale audit         exit code 0 if nothing was oversold, duplicated or lost
-
+`flashsale COMMAND --help` has an example of each. Commands find a `flashsale up` that runs in the same directory.
 Exit codes: 0 done, 1 failed, 2 wrong usage. Logs go to stderr (RUST_LOG sets how much).";
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +64,7 @@ enum Command {
     #[command(subcommand)]
     Orders(orders::Command),
     Queue(queue::Args),
+    Log(log::Args),
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
     Worker(worker::Args),
@@ -80,8 +78,10 @@ impl Command {
     /// Options of every command that mean nothing to this one, by their ids.
     fn meaningless(&self) -> &'static [&'static str] {
         match self {
-            Self::Up(_) | Self::Demo(_) | Self::Completions(_) => &["redis_url", "database_url", "output"],
-            Self::Worker(_) => &["output"],
+            Self::Up(_) | Self::Demo(_) | Self::Completions(_) => {
+                &["redis_url", "database_url", "as", "output"]
+            }
+            Self::Worker(_) => &["as", "output"],
             _ => &[],
         }
     }
@@ -92,20 +92,21 @@ impl Command {
         if matches!(self, Self::Up(_)) { "warn" } else { "error" }
     }
 
-    async fn run(self, stores: &StoreArgs, output: Output) -> anyhow::Result<ExitCode> {
+    async fn run(self, call: &Call) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Audit(args) => return audit::run(&args, stores, output).await,
-            Self::Doctor(args) => return doctor::run(args, stores, output).await,
+            Self::Audit(args) => return audit::run(&args, call).await,
+            Self::Doctor(args) => return doctor::run(args, call).await,
             Self::Demo(args) => return demo::run(&args).await,
             Self::Up(args) => up::run(args).await?,
-            Self::Migrate(args) => migrate::run(args, stores, output).await?,
-            Self::Seed(args) => seed::run(&args, stores, output).await?,
-            Self::Sales(command) => sales::run(command, stores, output).await?,
-            Self::Orders(command) => orders::run(command, stores, output).await?,
-            Self::Queue(args) => queue::run(args, stores, output).await?,
-            Self::DeadLetters(command) => dead_letters::run(command, stores, output).await?,
-            Self::Worker(args) => worker::run(&args, stores).await?,
-            Self::Recover(args) => recover::run(&args, stores, output).await?,
+            Self::Migrate(args) => migrate::run(args, call).await?,
+            Self::Seed(args) => seed::run(&args, call).await?,
+            Self::Sales(command) => return sales::run(command, call).await,
+            Self::Orders(command) => orders::run(command, call).await?,
+            Self::Queue(args) => queue::run(args, call).await?,
+            Self::Log(args) => log::run(&args, call).await?,
+            Self::DeadLetters(command) => dead_letters::run(command, call).await?,
+            Self::Worker(args) => worker::run(&args, &call.stores).await?,
+            Self::Recover(args) => recover::run(&args, call).await?,
             Self::Completions(args) => completions::run(&args, Cli::command())?,
         }
         Ok(ExitCode::SUCCESS)
@@ -114,14 +115,14 @@ impl Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let matches = without_empty_variables(Cli::command()).get_matches();
+    let matches = without_empty_variables(help::grouped(Cli::command())).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     refuse_meaningless(&cli.command, &matches);
     match &cli.command {
         Command::Worker(args) => args.logs.init(),
         command => output::init_logs(command.log_level()),
     }
-    match cli.command.run(&cli.stores, cli.output).await {
+    match cli.command.run(&cli.call).await {
         Ok(code) => code,
         Err(error) => failure::report(&error),
     }

@@ -1,9 +1,8 @@
 //! `flashsale migrate`: the tables, brought up to date.
 
-use flashsale_server::StoreArgs;
 use serde_json::json;
 
-use crate::{output::Output, stores::connect};
+use crate::call::Call;
 
 /// Bring the tables in Postgres up to date
 ///
@@ -14,9 +13,9 @@ use crate::{output::Output, stores::connect};
 )]
 pub(crate) struct Args {}
 
-pub(crate) async fn run(Args {}: Args, stores: &StoreArgs, output: Output) -> anyhow::Result<()> {
-    let engine = connect(stores).await?;
+pub(crate) async fn run(Args {}: Args, call: &Call) -> anyhow::Result<()> {
+    let engine = call.connect().await?;
     engine.migrate().await?;
     engine.close().await;
-    output.show(&json!({ "migrated": true }), || "the tables are up to date".to_owned())
+    call.output.show(&json!({ "migrated": true }), || "the tables are up to date".to_owned())
 }

@@ -1,29 +1,33 @@
 //! `flashsale orders`: who bought what.
 
+mod export;
+
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{ValueEnum, value_parser};
 use flashsale_core::{
-    Engine, OrderFilter, OrderId, OrderLine, OrderRecord, OrderState, OrderStatus, SaleId, UserId,
+    Engine, Operator, OrderFilter, OrderId, OrderLine, OrderRecord, OrderState, OrderStatus, UserId,
 };
-use flashsale_server::StoreArgs;
 use serde_json::{Value, json};
 
 use crate::{
+    call::Call,
     output::{self, Output},
-    stores::connect,
+    sale_ref::SaleRef,
 };
 
+const ELSEWHERE: &str = "Is it an order of these stores? `flashsale orders list` shows the newest";
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
-/// Look at orders
+/// Look at orders, and export them
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example:\n  flashsale orders list --user alice")]
 pub(crate) enum Command {
     /// List recorded orders, newest first; those that still wait are in `flashsale queue`
     #[command(after_help = "Example:\n  flashsale orders list --sale 1 --status failed --limit 10")]
     List(ListArgs),
+    Export(export::Args),
     /// Show one order with its items
     #[command(after_help = "Example:\n  flashsale orders show 01997f2e-5b1c-8a6e-9d3f-5c7e00000100")]
     Show {
@@ -40,18 +44,37 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    which: Which,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+}
+
+/// Which orders.
+#[derive(Debug, clap::Args)]
+struct Which {
     /// Only orders of this user
     #[arg(long)]
     user: Option<UserId>,
     /// Only orders of this sale
     #[arg(long, value_name = "ID")]
-    sale: Option<SaleId>,
+    sale: Option<SaleRef>,
     /// Only orders that ended so
     #[arg(long, value_enum, ignore_case = true)]
     status: Option<Final>,
-    /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=10_000))]
-    limit: u32,
+}
+
+impl Which {
+    async fn filter(&self, operator: &Operator, limit: u32) -> anyhow::Result<OrderFilter> {
+        Ok(OrderFilter {
+            user: self.user.clone(),
+            sale: SaleRef::id_of(self.sale.as_ref(), operator).await?,
+            state: self.status.map(OrderState::from),
+            limit,
+            before: None,
+        })
+    }
 }
 
 /// The states that a recorded order can have.
@@ -70,10 +93,12 @@ impl From<Final> for OrderState {
     }
 }
 
-pub(crate) async fn run(command: Command, stores: &StoreArgs, output: Output) -> anyhow::Result<()> {
-    let engine = connect(stores).await?;
+pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<()> {
+    let engine = call.connect().await?;
+    let output = call.output;
     match command {
-        Command::List(args) => list(&engine, args, output).await?,
+        Command::List(args) => list(&engine, &args, output).await?,
+        Command::Export(args) => export::run(&args, &engine.operator(), output).await?,
         Command::Show { id } => show(&engine, id, output).await?,
         Command::Watch { id } => watch(&engine, id, output).await?,
     }
@@ -81,15 +106,9 @@ pub(crate) async fn run(command: Command, stores: &StoreArgs, output: Output) ->
     Ok(())
 }
 
-async fn list(engine: &Engine, args: ListArgs, output: Output) -> anyhow::Result<()> {
-    let filter = OrderFilter {
-        user: args.user,
-        sale: args.sale,
-        state: args.status.map(OrderState::from),
-        limit: args.limit,
-        before: None,
-    };
-    let orders = engine.operator().orders(&filter).await?;
+async fn list(engine: &Engine, args: &ListArgs, output: Output) -> anyhow::Result<()> {
+    let operator = engine.operator();
+    let orders = operator.orders(&args.which.filter(&operator, args.limit).await?).await?;
     let value: Vec<_> = orders.iter().map(record_as_json).collect();
     output.show(&value, || {
         if orders.is_empty() {
@@ -125,7 +144,7 @@ async fn show(engine: &Engine, id: OrderId, output: Output) -> anyhow::Result<()
         Err(error) if error.is_not_found() => match engine.order_status(id).await? {
             Some(status) => output
                 .show(&status_as_json(&status), || format!("{}; not recorded yet", status_as_line(&status))),
-            None => Err(error.into()),
+            None => bail!("order {id} not found: neither queued nor recorded. {ELSEWHERE}"),
         },
         Err(error) => Err(error.into()),
     }
@@ -136,7 +155,7 @@ async fn watch(engine: &Engine, id: OrderId, output: Output) -> anyhow::Result<(
     let (mut shown, mut told) = (None, false);
     loop {
         match engine.order_status(id).await {
-            Ok(None) => bail!("order {id} not found"),
+            Ok(None) => bail!("order {id} not found: neither queued nor recorded. {ELSEWHERE}"),
             Ok(Some(status)) => {
                 if shown != Some(status.state) {
                     shown = Some(status.state);

@@ -1,25 +1,21 @@
 //! `flashsale queue`: admitted orders that are not recorded yet.
 
 use flashsale_core::{ConsumerStats, QueueStats};
-use flashsale_server::StoreArgs;
 use serde_json::{Value, json};
 
-use crate::{
-    output::{self, Output},
-    stores::connect,
-};
+use crate::{call::Call, output};
 
 /// Show each sale's queue: how many orders wait, how long, and who drains them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  flashsale queue")]
 pub(crate) struct Args {}
 
-pub(crate) async fn run(Args {}: Args, stores: &StoreArgs, output: Output) -> anyhow::Result<()> {
-    let engine = connect(stores).await?;
+pub(crate) async fn run(Args {}: Args, call: &Call) -> anyhow::Result<()> {
+    let engine = call.connect().await?;
     let queues = engine.operator().queue().await?;
     engine.close().await;
     let value: Vec<_> = queues.iter().map(as_json).collect();
-    output.show(&value, || as_tables(&queues))
+    call.output.show(&value, || as_tables(&queues))
 }
 
 fn as_json(queue: &QueueStats) -> Value {

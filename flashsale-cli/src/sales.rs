@@ -1,15 +1,18 @@
 //! `flashsale sales`: what is sold, and when.
 
-use flashsale_core::{Engine, Sale, SaleId, SaleState};
-use flashsale_server::StoreArgs;
+mod close;
+mod watch;
+mod window;
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use flashsale_core::{Operator, Product, Sale, SaleState};
 use serde_json::json;
 
-use crate::{
-    output::{self, Output},
-    stores::connect,
-};
+use crate::{call::Call, output, sale_ref::SaleRef, span};
 
-/// Look at sales; pause, resume and close them
+/// Look at sales and watch them; pause, resume and close them; move their window
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example:\n  flashsale sales list")]
 pub(crate) enum Command {
@@ -19,58 +22,77 @@ pub(crate) enum Command {
     /// Show one sale with its products: their stock, what is sold by the record, what is left in Redis
     #[command(after_help = "Example:\n  flashsale sales show 1")]
     Show {
-        /// The sale's id
-        id: SaleId,
+        /// The sale's id or slug
+        id: SaleRef,
     },
+    Watch(watch::Args),
     /// Stop selling until the sale is resumed; orders that were admitted are still recorded
     #[command(after_help = "Example:\n  flashsale sales pause 1")]
     Pause {
-        /// The sale's id
-        id: SaleId,
+        /// The sale's id or slug
+        id: SaleRef,
     },
     /// Sell again
     #[command(after_help = "Example:\n  flashsale sales resume 1")]
     Resume {
-        /// The sale's id
-        id: SaleId,
+        /// The sale's id or slug
+        id: SaleRef,
     },
-    /// Stop selling for good; orders that were admitted are still recorded
-    #[command(after_help = "Example:\n  flashsale sales close 1")]
-    Close {
-        /// The sale's id
-        id: SaleId,
-    },
+    Window(window::Args),
+    Close(close::Args),
 }
 
-pub(crate) async fn run(command: Command, stores: &StoreArgs, output: Output) -> anyhow::Result<()> {
-    let engine = connect(stores).await?;
+pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<ExitCode> {
+    let engine = call.connect().await?;
+    let operator = call.operator(&engine);
+    let mut code = ExitCode::SUCCESS;
     match command {
-        Command::List => list(&engine, output).await?,
-        Command::Show { id } => show(&engine, id, output).await?,
-        Command::Pause { id } => set_state(&engine, id, SaleState::Paused, output).await?,
-        Command::Resume { id } => set_state(&engine, id, SaleState::Open, output).await?,
-        Command::Close { id } => set_state(&engine, id, SaleState::Closed, output).await?,
+        Command::List => list(&operator, call).await?,
+        Command::Show { id } => show(&operator, &id, call).await?,
+        Command::Watch(args) => code = watch::run(&args, &operator, call).await?,
+        Command::Pause { id } => set_state(&operator, &id, SaleState::Paused, call).await?,
+        Command::Resume { id } => set_state(&operator, &id, SaleState::Open, call).await?,
+        Command::Window(args) => window::run(&args, &operator, call).await?,
+        Command::Close(args) => close::run(&args, &operator, call).await?,
     }
     engine.close().await;
-    Ok(())
+    Ok(code)
 }
 
-async fn list(engine: &Engine, output: Output) -> anyhow::Result<()> {
-    let sales = engine.operator().sales().await?;
-    output.show(&sales, || {
+/// What a sale is doing now: `upcoming` and `ended` are no state that anybody wants, but what the clock says.
+fn phase(sale: &Sale, now: DateTime<Utc>) -> &'static str {
+    match sale.state {
+        SaleState::Closed => "closed",
+        _ if now >= sale.ends_at => "ended",
+        SaleState::Open if now < sale.starts_at => "upcoming",
+        state => state.as_str(),
+    }
+}
+
+/// Units that are sold by the record, and all units.
+fn sold_of_stock(sale: &Sale) -> (u64, u64) {
+    let sum = |units: fn(&Product) -> u32| sale.products.iter().map(units).map(u64::from).sum();
+    (sum(|product| product.sold), sum(|product| product.stock))
+}
+
+async fn list(operator: &Operator, call: &Call) -> anyhow::Result<()> {
+    let sales = operator.sales().await?;
+    let now = Utc::now();
+    let mut value = serde_json::to_value(&sales)?;
+    for (sale, shown) in sales.iter().zip(value.as_array_mut().into_iter().flatten()) {
+        shown["phase"] = json!(phase(sale, now));
+    }
+    call.output.show(&value, || {
         if sales.is_empty() {
             return "no sales; `flashsale seed` creates one".to_owned();
         }
         let row = |sale: &Sale| {
-            let sum = |units: fn(&flashsale_core::Product) -> u32| {
-                sale.products.iter().map(units).map(u64::from).sum()
-            };
-            let (sold, stock): (u64, u64) = (sum(|product| product.sold), sum(|product| product.stock));
+            let (sold, stock) = sold_of_stock(sale);
             [
                 sale.id.to_string(),
                 sale.slug.clone(),
                 sale.name.clone(),
-                sale.state.to_string(),
+                phase(sale, now).to_owned(),
                 output::instant(sale.starts_at),
                 output::instant(sale.ends_at),
                 sale.products.len().to_string(),
@@ -84,17 +106,17 @@ async fn list(engine: &Engine, output: Output) -> anyhow::Result<()> {
     })
 }
 
-async fn show(engine: &Engine, id: SaleId, output: Output) -> anyhow::Result<()> {
-    let operator = engine.operator();
-    let sale = operator.sale(id).await?;
-    let live = operator.live_stock(id).await?;
+async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<()> {
+    let sale = id.find(operator).await?;
+    let live = operator.live_stock(sale.id).await?;
     let left = |product| live.iter().find(|stock| stock.product == product).and_then(|stock| stock.left);
 
     let mut value = serde_json::to_value(&sale)?;
     for (product, shown) in sale.products.iter().zip(value["products"].as_array_mut().into_iter().flatten()) {
         shown["left"] = json!(left(product.id));
     }
-    output.show(&value, || {
+    value["phase"] = json!(phase(&sale, Utc::now()));
+    call.output.show(&value, || {
         let rows = sale.products.iter().map(|product| {
             [
                 product.id.to_string(),
@@ -117,21 +139,29 @@ fn head(sale: &Sale) -> String {
         loaded if loaded == sale.epoch && loaded.get() > 0 => format!("yes, epoch {loaded}"),
         _ => "no; a running flashsale-server loads it, or `flashsale recover`".to_owned(),
     };
+    let now = Utc::now();
+    let state = match phase(sale, now) {
+        phase if phase == sale.state.as_str() => phase.to_owned(),
+        phase => format!("{} ({phase})", sale.state),
+    };
     output::facts([
         ("sale", sale.id.to_string()),
         ("slug", sale.slug.clone()),
         ("name", sale.name.clone()),
         ("currency", sale.currency.to_string()),
-        ("state", sale.state.to_string()),
-        ("starts", output::instant(sale.starts_at)),
-        ("ends", output::instant(sale.ends_at)),
+        ("state", state),
+        ("starts", span::from_now(sale.starts_at, now)),
+        ("ends", span::from_now(sale.ends_at, now)),
         ("in Redis", loaded),
     ])
 }
 
-async fn set_state(engine: &Engine, id: SaleId, state: SaleState, output: Output) -> anyhow::Result<()> {
-    engine.operator().set_state(id, state).await?;
-    output.show(&json!({ "sale": id, "state": state }), || {
-        format!("sale {id} is {state}; running servers follow within 2 seconds")
+async fn set_state(operator: &Operator, id: &SaleRef, state: SaleState, call: &Call) -> anyhow::Result<()> {
+    let sale = id.find(operator).await?;
+    operator.set_state(sale.id, state).await?;
+    let over = phase(&sale, Utc::now()) == "ended";
+    call.output.show(&json!({ "sale": sale.id, "state": state }), || {
+        let ended = if over { ", though its window has ended: see `flashsale sales window`" } else { "" };
+        format!("sale {} is {state}{ended}; running servers follow within 2 seconds", sale.id)
     })
 }

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::SaleKeys,
+    operator::UNNAMED,
     order::FailureReason,
     queue::{Entry, Holding, QueuedOrder, Verdict},
     sale::Sale,
@@ -74,17 +75,17 @@ impl From<StoredLetter> for DeadLetter {
 
 impl Stores {
     /// Ends a dead letter. Safe to repeat: the record's first word stands, and Redis applies it once.
-    pub(crate) async fn end_letter(&self, id: i64, how: Resolution) -> Result<Ended> {
+    pub(crate) async fn end_letter(&self, id: i64, how: Resolution, actor: &str) -> Result<Ended> {
         let letter = self.record(sql::dead_letters::letter(&self.pg, id)).await?;
         let letter = letter.ok_or_else(|| Error::not_found(format!("dead letter {id}")))?;
-        self.end(letter, how).await
+        self.end(letter, how, actor).await
     }
 
     /// Finishes what commands that were killed have left.
     pub(crate) async fn finish_ended_letters(&self) -> Result<()> {
         for letter in self.record(sql::dead_letters::unfinished(&self.pg)).await? {
             let how = letter.resolved.unwrap_or(Resolution::Discarded);
-            match self.end(letter, how).await {
+            match self.end(letter, how, UNNAMED).await {
                 // Fenced: the load that is due ends it, or the next round.
                 Err(error) if !error.is_fenced() => return Err(error),
                 _ => {}
@@ -93,7 +94,7 @@ impl Stores {
         Ok(())
     }
 
-    async fn end(&self, letter: StoredLetter, how: Resolution) -> Result<Ended> {
+    async fn end(&self, letter: StoredLetter, how: Resolution, actor: &str) -> Result<Ended> {
         let catalog = self.catalog.refresh().await?;
         let sale = catalog
             .sales
@@ -110,8 +111,8 @@ impl Stores {
             // What it holds is known, which is all that giving it back takes.
             (Err(_), Ok(holding), Resolution::Discarded) => QueuedOrder::without_prices(holding, sale.epoch),
             (Err(_), Err(_), Resolution::Discarded) => match letter.entry.claim(sale.id) {
-                Ok(claim) => return self.fail_without_lines(sale, letter, claim).await,
-                Err(_) => return self.drop_garbage(sale, letter).await,
+                Ok(claim) => return self.fail_without_lines(sale, letter, claim, actor).await,
+                Err(_) => return self.drop_garbage(sale, letter, actor).await,
             },
         };
         require_loaded(sale)?;
@@ -121,7 +122,7 @@ impl Stores {
         scripts::begin(&self.link, &keys, sale.epoch, &unqueued)
             .await
             .map_err(|error| error.in_sale(sale.id))?;
-        let (verdict, ended) = self.decide(sale, &letter, &order, how).await?;
+        let (verdict, ended) = self.decide(sale, &letter, &order, (how, actor)).await?;
         let holding = letter.entry.holding(sale.id).ok();
         if verdict == Verdict::Confirmed {
             cart::take_bought(&self.link, holding.as_ref().as_slice()).await?;
@@ -137,9 +138,9 @@ impl Stores {
         sale: &Sale,
         letter: &StoredLetter,
         order: &QueuedOrder,
-        how: Resolution,
+        (how, actor): (Resolution, &str),
     ) -> Result<(Verdict, Ended)> {
-        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, order, how).await;
+        let verdict = self.ledger.end_parked(sale.id, sale.epoch, letter.id, order, how, actor).await;
         let verdict = verdict.map_err(|error| error.in_sale(sale.id))?;
         let verdict = verdict.ok_or_else(|| Error::not_found(format!("dead letter {}", letter.id)))?;
         let ended = match &verdict {
@@ -155,17 +156,23 @@ impl Stores {
 
     /// Ends an order of which it is known whose it is, but not what it holds: it is recorded as failed, without
     /// lines. Its units are known to nobody but the record, by what is missing there: the sale is recovered.
-    async fn fail_without_lines(&self, sale: &Sale, letter: StoredLetter, claim: Holding) -> Result<Ended> {
+    async fn fail_without_lines(
+        &self,
+        sale: &Sale,
+        letter: StoredLetter,
+        claim: Holding,
+        actor: &str,
+    ) -> Result<Ended> {
         let order = QueuedOrder::without_prices(claim, sale.epoch);
-        let (_, ended) = self.decide(sale, &letter, &order, Resolution::Discarded).await?;
+        let (_, ended) = self.decide(sale, &letter, &order, (Resolution::Discarded, actor)).await?;
         self.forget(sale, letter).await?;
         Ok(ended)
     }
 
     /// Ends an entry that does not say whose it is. If it was an order, the units that it took are known
     /// to nobody but the record, by what is missing there: the sale is recovered.
-    async fn drop_garbage(&self, sale: &Sale, letter: StoredLetter) -> Result<Ended> {
-        self.record(sql::dead_letters::discard_garbage(&self.pg, letter.id)).await?;
+    async fn drop_garbage(&self, sale: &Sale, letter: StoredLetter, actor: &str) -> Result<Ended> {
+        self.record(sql::dead_letters::discard_garbage(&self.pg, letter.id, actor)).await?;
         self.forget(sale, letter).await?;
         Ok(Ended::Dropped)
     }

@@ -1,14 +1,12 @@
 //! The facade: everything that a service does with flash sales.
 
 use std::{
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +24,7 @@ use crate::{
     link::{self, Link},
     metrics::Meters,
     monitor::Monitor,
+    notifier::Notifier,
     operator::Operator,
     order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
     preflight::Finding,
@@ -84,13 +83,13 @@ impl Engine {
     pub async fn connect(config: EngineConfig) -> Result<Self> {
         // Of two TLS providers in one process neither is the default, and the first `rediss://` panics.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let redis = link::client(&config.redis_url, config.redis_deadline)?;
+        let redis = link::client(&config.redis, config.redis_deadline)?;
         let pg = general_pool(&config)?;
         let catalog = Arc::new(Catalog::new(pg.clone(), config.postgres_deadline));
         let stores = Arc::new(Stores {
             link: Link::new(redis.clone(), config.redis_deadline),
             carts: Link::new(redis.clone(), config.redis_deadline),
-            ledger: Ledger::new(ledger::drain_pool(&config.database_url)?),
+            ledger: Ledger::new(ledger::drain_pool(config.postgres.options()?)),
             redis,
             pg,
             catalog,
@@ -301,14 +300,35 @@ impl Engine {
         Auditor::new(Arc::clone(&self.stores), every)
     }
 
+    /// Registers a consumer of final orders under a name of 1-64 characters of `a-z`, `0-9` and `-`, and makes a
+    /// [`Notifier`] that calls `hook` for each of them. From when this returns on, every order that becomes
+    /// `Confirmed` or `Failed` is told at least once, also what becomes final while no notifier runs.
+    ///
+    /// Registering a name again, after a restart or in another process, changes nothing. A consumer that goes
+    /// away for ever has to be ended by [`Operator::unsubscribe`], or what it was not told piles up.
+    ///
+    /// The hook gets the order as the record has it; [`order_status`](Self::order_status) may follow a moment
+    /// later.
+    pub async fn notifier<F, E>(
+        &self,
+        name: &str,
+        hook: impl Fn(OrderRecord) -> F + Send + Sync + 'static,
+    ) -> Result<Notifier>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        Notifier::new(Arc::clone(&self.stores), name, hook).await
+    }
+
     /// What operators do: create and change sales, look into orders and the queue, audit, recover.
     #[must_use]
     pub fn operator(&self) -> Operator {
         Operator::new(Arc::clone(&self.stores))
     }
 
-    /// Ends the engine's own tasks and closes its connections to PostgreSQL. Drainers and keepers have a
-    /// shutdown of their own: end them first.
+    /// Ends the engine's own tasks and closes its connections to PostgreSQL; a pool that was passed in stays open.
+    /// Drainers, keepers and notifiers have a shutdown of their own: end them first.
     pub async fn close(self) {
         let Self { stores, lanes, watches: _, tasks, stop, closing } = self;
         closing.cancel();
@@ -316,18 +336,21 @@ impl Engine {
         tasks.close();
         // Another clone still holds the lanes open: its orders are not cut off.
         let _ = tokio::time::timeout(stores.config.redis_deadline * 2, tasks.wait()).await;
-        stores.pg.close().await;
+        if stores.config.postgres.pool().is_none() {
+            stores.pg.close().await;
+        }
         stores.ledger.close().await;
     }
 }
 
 /// The pool for everything but draining.
 fn general_pool(config: &EngineConfig) -> Result<PgPool> {
-    let options: PgConnectOptions = config
-        .database_url
-        .parse()
-        .map_err(|error| Error::refused(format!("the database URL cannot be used: {error}")))?;
-    let options = options
+    if let Some(pool) = config.postgres.pool() {
+        return Ok(pool.clone());
+    }
+    let options = config
+        .postgres
+        .options()?
         .application_name("flashsale")
         .options([("statement_timeout", config.postgres_deadline.as_millis().to_string())]);
     Ok(PgPoolOptions::new()

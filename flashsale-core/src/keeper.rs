@@ -69,6 +69,8 @@ enum Need {
     },
     /// The window or the state in Redis is not the record's.
     Carry,
+    /// A change of stock is not in Redis, or not decided there.
+    Stock,
     /// Over for a day: its keys go.
     Purge,
     /// The record is of an older epoch than Redis. For a moment that is our reading of it; for long it is not.
@@ -119,6 +121,7 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
         Need::Load("it was requested")
     } else if sale.products.iter().any(|product| !redis.stock.contains_key(&product.id))
         || redis.products < sale.products.len()
+        || redis.changes.is_none()
     {
         Need::Load("Redis has lost the stock or the products")
     } else if !redis.intact {
@@ -128,6 +131,8 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
     {
         // Before the purge, which goes by the window that Redis has.
         Need::Carry
+    } else if redis.changes < Some(sale.changes_settled) || sale.changes_wanted != sale.changes_settled {
+        Need::Stock
     } else if sale.purged_at.is_some() || over {
         Need::Purge
     } else {
@@ -254,6 +259,10 @@ impl Keeper {
                 scripts::carry_state(&stores.link, &keys, sale.epoch, sale.state, starts, ends).await?;
                 tracing::info!(sale = sale.id.get(), state = %sale.state, "state and window were carried to Redis");
             }
+            Need::Stock => {
+                let last = seen.sale.and_then(|redis| redis.changes).unwrap_or_default();
+                stores.carry_stock_after(sale, last).await?;
+            }
             Need::Purge => self.purge(sale, &keys, seen.sale.is_some()).await?,
             Need::Alarm(why) => self.alarm(sale.id, why),
         }
@@ -272,7 +281,10 @@ impl Keeper {
     async fn purge(&self, sale: &Sale, keys: &SaleKeys, in_redis: bool) -> Result<()> {
         let waiting: u64 = self.stores.link.ask(redis::cmd("XLEN").arg(&keys.queue)).await?;
         if waiting == 0
-            && self.stores.record(sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch)).await?
+            && self
+                .stores
+                .record(sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch, sale.ends_at))
+                .await?
             && in_redis
             && scripts::purge(&self.stores.link, keys, sale.epoch).await?
         {

@@ -2,17 +2,19 @@
 //! same second. Redis admits a buyer in one round trip, and PostgreSQL, where an order becomes final, decides
 //! again under the same limits.
 //!
-//! ```no_run
+//! ```
 //! use flashsale_core::{
-//!     Admission, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale, OrderRequest, ProductId,
-//!     Quantity,
+//!     Admission, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale, OrderRecord, OrderRequest,
+//!     ProductId, Quantity,
 //! };
 //! use tokio_util::sync::CancellationToken;
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let config = EngineConfig::new("redis://127.0.0.1/", "postgres://flashsale@127.0.0.1/flashsale");
-//!     let engine = Engine::connect(config).await?;
+//!     let (redis, postgres) = ("redis://127.0.0.1/", "postgres://flashsale@127.0.0.1/flashsale");
+//! #   let stack = flashsale_stack::Stack::start(flashsale_stack::StackOptions::default()).await?;
+//! #   let (redis, postgres) = (stack.redis_url(), stack.database_url());
+//!     let engine = Engine::connect(EngineConfig::new(redis, postgres)).await?;
 //!     engine.migrate().await?;
 //!
 //!     let usd = "USD".parse()?;
@@ -32,28 +34,39 @@
 //!     // Creating a sale whose slug exists changes nothing.
 //!     let (Created::New(sale) | Created::Exists(sale)) = engine.operator().create_sale(&sale).await?;
 //!
-//!     // The keeper loads sales into Redis; the drainer makes orders final. Once each, anywhere, is enough.
+//!     // The keeper loads sales into Redis; the drainer makes orders final; the notifier calls your own code for
+//!     // each that is. Once each, in any process, is enough.
 //!     let shutdown = CancellationToken::new();
 //!     let mut keeper = engine.keeper();
-//!     keeper.keep_once().await?; // Now, rather than in a second.
+//!     keeper.keep_once().await?; // Now, rather than in half a second.
 //!     let keeping = tokio::spawn(keeper.run(shutdown.clone()));
 //!     let draining = tokio::spawn(engine.drainer().run(shutdown.clone()));
+//!     let send_mail = async |order: OrderRecord| {
+//!         println!("to {}: {} for {}", order.user, order.state, order.total);
+//!         Ok::<_, std::io::Error>(()) // An error means: call me again later.
+//!     };
+//!     let notifier = engine.notifier("mail", send_mail).await?;
+//!     let notifying = tokio::spawn(notifier.run(shutdown.clone()));
 //!
 //!     let items = Items::merge([(ProductId::try_from(1)?, Quantity::try_from(2)?)])?;
-//!     let (user, key) = ("alice".parse()?, "alice-1".parse()?);
-//!     let request = OrderRequest { user, key, items, request_id: None };
+//!     let request = OrderRequest::new("alice".parse()?, "alice-1".parse()?, items);
 //!     match engine.reserve(request).await? {
 //!         Admission::Admitted(id) | Admission::Replayed(id) => {
-//!             // Queued at first; Confirmed or Failed once a drainer has recorded it.
-//!             println!("sale {sale}, order {id}: {:?}", engine.order_status(id).await?);
+//!             // Queued at first, then Confirmed or Failed once a drainer has recorded it.
+//!             let mut watch = engine.watch_order(id).await?.expect("it was admitted");
+//!             while let Some(order) = watch.next().await? {
+//!                 println!("sale {sale}, order {id}: {}", order.state);
+//! #               if order.state.is_final() { assert_eq!(order.state, flashsale_core::OrderState::Confirmed); }
+//!             }
 //!         }
 //!         Admission::Refused(why) => println!("refused: {why}"),
 //!         other => println!("{other:?}"),
 //!     }
 //!
 //!     shutdown.cancel();
-//!     keeping.await?;
-//!     draining.await?;
+//!     for task in [keeping, draining, notifying] {
+//!         task.await?;
+//!     }
 //!     engine.close().await;
 //!     Ok(())
 //! }
@@ -63,14 +76,16 @@
 //!
 //! - [`Engine`] is the facade: [`reserve`](Engine::reserve), [`order_status`](Engine::order_status),
 //!   [`watch_order`](Engine::watch_order), [`active_products`](Engine::active_products),
-//!   [`orders_of`](Engine::orders_of). Cheap to clone.
+//!   [`orders_of`](Engine::orders_of), [`cart`](Engine::cart). Cheap to clone. [`EngineConfig`] says where the stores
+//!   are, by URL or by a client and a pool that you have already, and holds the limits.
 //! - [`OrderRequest`] is what a buyer asks for, made of values that were checked when they were parsed:
 //!   [`UserId`], [`IdempotencyKey`], [`Items`]. [`Admission`] is the answer. A [`Refusal`] such as "sold
 //!   out" is an answer, not an error.
 //! - [`Drainer`] takes admitted orders from the queue to the record. Without one, orders stay `Queued`.
 //! - [`Keeper`] loads sales into Redis, recovers them there and carries what operators change. Without
 //!   one, a new sale sells nothing.
-//! - [`Operator`] creates, pauses and closes sales, looks into orders and queues, ends parked orders,
+//! - [`Notifier`] calls your own code for every order that became final, at least once: for payments and mails.
+//! - [`Operator`] creates, changes and closes sales, looks into orders and queues, ends parked orders,
 //!   audits and recovers.
 //! - [`Monitor`] shows stock, queues, dead letters and fenced sales as gauges. They and everything that the
 //!   engine counts go to the recorder of the [`metrics`](https://docs.rs/metrics) crate that is installed:
@@ -79,6 +94,12 @@
 //!   names what is wrong.
 //! - [`Error`] is opaque; ask it [`is_transient`](Error::is_transient),
 //!   [`outcome_unknown`](Error::outcome_unknown), [`is_fenced`](Error::is_fenced).
+//!
+//! Those that work in the background all have the same shape: one function does one unit of work and says what it
+//! did, for tests and for programs that decide themselves when; `run` does unit after unit until its
+//! [`CancellationToken`](tokio_util::sync::CancellationToken) is cancelled, and ends in good order. None of them is
+//! started by [`Engine::connect`]: which process does what is yours to choose. They need a Tokio runtime, and log by
+//! way of [`tracing`](https://docs.rs/tracing).
 //!
 //! # Promises
 //!
@@ -101,15 +122,18 @@
 //!
 //! A Redis that loses writes can take with it orders that were admitted and not recorded yet: those break P5.
 //! It cannot bring about an oversell, and no recorded order is lost. A PostgreSQL that loses commits loses the
-//! orders of those commits.
+//! orders of those commits. Whether the two stores are set up so that all of this holds, [`Engine::preflight`] says.
 //!
 //! # What it does not do
 //!
 //! - No payment: an order is `Confirmed` when its units are sold to it. There is no window to pay in, no
-//!   cancelling and no refund.
+//!   cancelling and no refund; a [`Notifier`] can begin a payment, but not undo an order.
 //! - One Redis node: a hot sale is not spread over several, and a Redis Cluster is not spoken to.
-//! - Stock, prices and limits of a sale cannot be changed once it is created.
+//! - Prices, limits and the list of products of a sale cannot be changed once it is created. Stock and window can.
 //! - No HTTP, no authentication: it believes the [`UserId`] that it is given.
+//! - Nothing is told twice on purpose, but at-least-once is what it says: [`Notifier`] may call again.
+//!
+//! It is made for Redis 7.0 or Valkey 7.2 and newer, and PostgreSQL 12 and newer.
 
 #![deny(missing_docs)]
 
@@ -122,16 +146,19 @@ mod dead_letters;
 mod drainer;
 mod engine;
 mod error;
+mod export;
 mod ids;
 mod keeper;
 mod keys;
 mod lanes;
 mod ledger;
 mod link;
+mod live;
 mod load;
 mod metrics;
 mod money;
 mod monitor;
+mod notifier;
 mod operator;
 mod order;
 mod packed;
@@ -143,6 +170,7 @@ mod sale;
 mod scripts;
 mod sql;
 mod status;
+mod stock;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
@@ -152,17 +180,23 @@ mod watch;
 pub use audit::{AuditReport, Invariant, InvariantCheck};
 pub use auditor::Auditor;
 pub use cart::{Cart, CartChange, CartLine};
-pub use config::EngineConfig;
+pub use config::{EngineConfig, PostgresStore, RedisStore};
 pub use dead_letters::{DeadLetter, Ended};
 pub use drainer::{Drained, Drainer};
 pub use engine::Engine;
 pub use error::{Error, Result};
+pub use export::OrderExport;
 pub use ids::{IdempotencyKey, Invalid, OrderId, ProductId, RequestId, SaleId, UserId};
 pub use keeper::Keeper;
+pub use live::{LiveSale, Tally};
 pub use load::LoadProgress;
 pub use money::{Currency, Money};
 pub use monitor::Monitor;
-pub use operator::{ConsumerStats, Created, LiveStock, Operator, OrderFilter, QueueStats, RecoverDiff};
+pub use notifier::{Notified, Notifier, Subscriber};
+pub use operator::{
+    ConsumerStats, Created, LiveStock, Operator, OperatorAction, OrderFilter, QueueStats, RecoverDiff,
+    WindowChange,
+};
 pub use order::{
     Admission, FailureReason, Items, OrderLine, OrderRecord, OrderRequest, OrderState, OrderStatus, Quantity,
     Refusal,
@@ -173,4 +207,7 @@ pub use readiness::Dependency;
 pub use sale::{ActiveProduct, Epoch, NewProduct, NewSale, Product, Sale, SaleState, Seq};
 #[doc(hidden)]
 pub use scripts::seam;
+pub use stock::{ChangeOutcome, NewStockChange, StockChange};
 pub use watch::OrderWatch;
+/// The versions of the clients that [`EngineConfig::new`] takes.
+pub use {redis, sqlx};

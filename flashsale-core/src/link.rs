@@ -10,13 +10,15 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError,
+    Value,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use tokio::{sync::Mutex, time::error::Elapsed};
 
 use crate::{
+    config::{Redis, RedisStore},
     error::{Error, Result},
     ids::SaleId,
 };
@@ -251,15 +253,20 @@ fn is_wrong_server(error: &RedisError) -> bool {
     matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "MOVED"))
 }
 
-/// A client for this URL whose connections send at once and notice a peer that is gone.
-pub(crate) fn client(url: &str, deadline: Duration) -> Result<Client> {
+/// A client for this Redis whose connections send at once and notice a peer that is gone.
+pub(crate) fn client(redis: &RedisStore, deadline: Duration) -> Result<Client> {
     let bad = |error: RedisError| Error::refused(format!("the Redis URL cannot be used: {error}"));
+    let info = match &redis.0 {
+        Redis::Url(url) => url.as_str().into_connection_info().map_err(bad)?,
+        Redis::Client(client) => client.get_connection_info().clone(),
+    };
+    // Answers are read in the form that they have there.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
     // Without TCP_NODELAY a small batch waits for the acknowledgement of the one before.
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let tcp = tcp.set_user_timeout(deadline * 5);
-    let info = url.into_connection_info().map_err(bad)?.set_tcp_settings(tcp);
-    Client::open(info).map_err(bad)
+    Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp)).map_err(bad)
 }

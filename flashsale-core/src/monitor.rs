@@ -36,6 +36,7 @@ const QUEUE_LENGTH: &str = "flashsale_queue_length";
 const QUEUE_PENDING: &str = "flashsale_queue_pending";
 const QUEUE_OLDEST_AGE: &str = "flashsale_queue_oldest_age_seconds";
 const DEAD_LETTERS: &str = "flashsale_dead_letters";
+const DELIVERIES_WAITING: &str = "flashsale_deliveries_waiting";
 const SETTING_FIT: &str = "flashsale_setting_fit";
 
 /// Shows as gauges what both stores say of the sales that are not removed from Redis yet: stock, queues, dead
@@ -63,6 +64,7 @@ impl Monitor {
         describe_gauge!(QUEUE_PENDING, "Those of them that a drainer has in hand");
         describe_gauge!(QUEUE_OLDEST_AGE, Unit::Seconds, "How long the oldest of them has been waiting");
         describe_gauge!(DEAD_LETTERS, "Parked orders that wait for an operator");
+        describe_gauge!(DELIVERIES_WAITING, "Final orders that a consumer has not acknowledged yet");
         describe_gauge!(SETTING_FIT, "1 if a store's setting is as `flashsale doctor` wants it");
         Self { stores, settings: Mutex::default() }
     }
@@ -105,7 +107,7 @@ impl Monitor {
             gauge!(DEPENDENCY_UP, "dependency" => name).set(flag(result.is_ok()));
         }
         let letters = match reached.postgres {
-            Ok(()) => self.stores.record(sql::dead_letters::count(&self.stores.pg)).await,
+            Ok(()) => self.observe_record().await,
             Err(error) => Err(error),
         };
         // While PostgreSQL is away the last reading stands, as it does for selling.
@@ -124,6 +126,16 @@ impl Monitor {
         }
         let fenced = fenced.map(|fenced| gauge!(FENCED_SALES).set(fenced));
         fenced.and(queues).and(letters.map(drop))
+    }
+
+    /// Shows what consumers have not heard of, and says how many letters each sale has.
+    async fn observe_record(&self) -> Result<HashMap<SaleId, i64>> {
+        let subscribers = self.stores.record(sql::deliveries::subscribers(&self.stores.pg)).await?;
+        for subscriber in subscribers {
+            let waiting = number(subscriber.waiting.cast_signed());
+            gauge!(DELIVERIES_WAITING, "subscriber" => subscriber.name).set(waiting);
+        }
+        self.stores.record(sql::dead_letters::count(&self.stores.pg)).await
     }
 
     /// Shows what Redis has left, and says whether its word counts.

@@ -3,11 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     audit::{AuditReport, FENCE_PATIENCE},
     dead_letters::{DeadLetter, Ended},
     engine::Stores,
     error::{Error, Result},
+    export::OrderExport,
     ids::{OrderId, ProductId, SaleId, UserId},
     keys::{GROUP, SaleKeys},
     load::LoadProgress,
@@ -17,10 +20,33 @@ use crate::{
     sql::{self, dead_letters::Resolution},
 };
 
+/// Who did it, where nobody said so.
+pub(crate) const UNNAMED: &str = "unnamed";
+
 /// The operator's side of an [`Engine`](crate::Engine). Cheap to clone.
 #[derive(Clone)]
 pub struct Operator {
-    stores: Arc<Stores>,
+    pub(crate) stores: Arc<Stores>,
+    /// Who says they are doing it.
+    pub(crate) actor: Arc<str>,
+}
+
+/// Something that an operator changed: who, when, what.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OperatorAction {
+    /// Its number; later ones have higher numbers.
+    pub id: i64,
+    /// When, by PostgreSQL's clock.
+    pub at: DateTime<Utc>,
+    /// Who: what was given to [`Operator::acting_as`].
+    pub actor: String,
+    /// What was done, in a word: `pause`, `restock`, …
+    pub action: String,
+    /// To which sale.
+    pub sale: Option<SaleId>,
+    /// The rest, for people.
+    pub detail: String,
 }
 
 /// Which recorded orders, newest first.
@@ -87,6 +113,16 @@ pub struct LiveStock {
     pub left: Option<i64>,
 }
 
+/// A sale's window, first instant and end, before and after it was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowChange {
+    /// What it was.
+    pub before: (DateTime<Utc>, DateTime<Utc>),
+    /// What it is.
+    pub after: (DateTime<Utc>, DateTime<Utc>),
+}
+
 /// What a recovery would change, a line each; empty: nothing.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -97,18 +133,30 @@ pub struct RecoverDiff {
 
 impl Operator {
     pub(crate) fn new(stores: Arc<Stores>) -> Self {
-        Self { stores }
+        Self { stores, actor: UNNAMED.into() }
+    }
+
+    /// The same operator under a name, which every change that is made from here on is noted with.
+    #[must_use]
+    pub fn acting_as(mut self, name: &str) -> Self {
+        self.actor = name.into();
+        self
+    }
+
+    /// What operators changed, newest first: of one sale or of all, at most so many.
+    pub async fn actions(&self, sale: Option<SaleId>, limit: u32) -> Result<Vec<OperatorAction>> {
+        sql::actions::last(&self.stores.pg, sale, limit).await
     }
 
     /// Creates a sale with its products, in one transaction. A sale whose slug exists is left as it is, so
     /// that repeating this is safe. A running server loads it within two seconds.
     pub async fn create_sale(&self, sale: &NewSale) -> Result<Created> {
-        sql::new_sale::create_sale(&self.stores.pg, sale).await
+        sql::new_sale::create_sale(&self.stores.pg, sale, &self.actor).await
     }
 
     /// All sales, by id.
     pub async fn sales(&self) -> Result<Vec<Sale>> {
-        sql::sales(&self.stores.pg, true).await
+        self.stores.record(sql::sales(&self.stores.pg, true)).await
     }
 
     /// One sale.
@@ -134,15 +182,31 @@ impl Operator {
     /// Pauses, resumes or closes a sale. PostgreSQL first; the keeper of a running server carries it to
     /// Redis within two seconds. A closed sale stays closed.
     pub async fn set_state(&self, sale: SaleId, state: SaleState) -> Result<()> {
-        if self.sale(sale).await?.state == SaleState::Closed && state != SaleState::Closed {
-            return Err(Error::refused(format!("sale {sale} is closed, which is final; create a new sale")));
-        }
-        sql::sales::set_state(&self.stores.pg, sale, state).await
+        sql::sales::set_state(&self.stores.pg, sale, state, &self.actor).await
+    }
+
+    /// Moves a sale's window; `None` leaves that end of it. An end in the past means now. PostgreSQL first; the
+    /// keeper of a running server carries it to Redis within two seconds. A sale that is closed, or that was
+    /// removed from Redis a day after its end, stays as it is.
+    pub async fn set_window(
+        &self,
+        sale: SaleId,
+        starts_at: Option<DateTime<Utc>>,
+        ends_at: Option<DateTime<Utc>>,
+    ) -> Result<WindowChange> {
+        let [before, after] =
+            sql::sales::set_window(&self.stores.pg, sale, starts_at, ends_at, &self.actor).await?;
+        Ok(WindowChange { before, after })
     }
 
     /// Recorded orders, newest first.
     pub async fn orders(&self, filter: &OrderFilter) -> Result<Vec<OrderRecord>> {
         sql::orders(&self.stores.pg, filter).await
+    }
+
+    /// Recorded orders as they stand now, however many: newest first, page by page.
+    pub async fn export_orders(&self, filter: OrderFilter) -> Result<OrderExport> {
+        OrderExport::begin(&self.stores, filter).await
     }
 
     /// One recorded order. An order that waits in the queue is not recorded yet: see
@@ -216,12 +280,12 @@ impl Operator {
 
     /// Records a parked order under its own id, by the same decision as any other. Safe to repeat.
     pub async fn replay(&self, id: i64) -> Result<Ended> {
-        self.stores.end_letter(id, Resolution::Replayed).await
+        self.stores.end_letter(id, Resolution::Replayed, &self.actor).await
     }
 
     /// Records a parked order as failed and gives its units back. Safe to repeat.
     pub async fn discard(&self, id: i64) -> Result<Ended> {
-        self.stores.end_letter(id, Resolution::Discarded).await
+        self.stores.end_letter(id, Resolution::Discarded, &self.actor).await
     }
 
     /// Proves from both stores that the invariants hold, also while the sale is selling. `patience` is how
@@ -239,6 +303,9 @@ impl Operator {
                 "sale {sale} ended more than a day ago and is not loaded again"
             )));
         }
+        // Before anything is changed: a recovery that is killed half way has changed something, too.
+        let detail = format!("asked for under epoch {}", judged.epoch);
+        sql::actions::note_alone(&self.stores.pg, &self.actor, "recover", Some(sale), &detail).await?;
         let loaded = self.stores.load(sale, judged.epoch, "an operator asked for it", &progress).await?;
         loaded.ok_or_else(|| {
             Error::refused(format!(

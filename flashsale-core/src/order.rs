@@ -2,7 +2,7 @@
 
 mod fingerprint;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -52,15 +52,18 @@ impl Items {
 
     /// Adds up the lines of an order.
     pub fn merge(lines: impl IntoIterator<Item = (ProductId, Quantity)>) -> Result<Self, Invalid> {
-        let mut merged = BTreeMap::new();
-        let mut count = 0;
-        for (product, quantity) in lines {
-            *merged.entry(product).or_insert(0) += quantity.get();
-            count += 1;
-        }
-        match count {
+        let mut lines: Vec<_> = lines.into_iter().map(|(product, units)| (product, units.get())).collect();
+        match lines.len() {
             0 => Err(Invalid::new("items", "must hold at least one line")),
-            1..=Self::MAX_LINES => Ok(Self(merged.into_iter().collect())),
+            1..=Self::MAX_LINES => {
+                lines.sort_unstable();
+                lines.dedup_by(|line, before| {
+                    let same = line.0 == before.0;
+                    before.1 += if same { line.1 } else { 0 };
+                    same
+                });
+                Ok(Self(lines))
+            }
             _ => Err(Invalid::new("items", format!("must hold at most {} lines", Self::MAX_LINES))),
         }
     }
@@ -79,6 +82,7 @@ impl Items {
 
 /// A buyer's request, checked: everything that [`Engine::reserve`](crate::Engine::reserve) needs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OrderRequest {
     /// Who buys.
     pub user: UserId,
@@ -89,6 +93,14 @@ pub struct OrderRequest {
     /// What the request is called in the logs, so that what a drainer says of the order later can be found.
     /// A repeat under another one is the same order still.
     pub request_id: Option<RequestId>,
+}
+
+impl OrderRequest {
+    /// An order of these items, under no request id.
+    #[must_use]
+    pub fn new(user: UserId, key: IdempotencyKey, items: Items) -> Self {
+        Self { user, key, items, request_id: None }
+    }
 }
 
 /// The answer to a request that could be judged.

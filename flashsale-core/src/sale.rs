@@ -113,6 +113,12 @@ pub struct Sale {
     pub recover_requested: Epoch,
     /// When its keys were removed from Redis, a day after its end. Such a sale is never loaded again.
     pub purged_at: Option<DateTime<Utc>>,
+    /// The last change of its stock that was asked for.
+    #[serde(skip)]
+    pub(crate) changes_wanted: i64,
+    /// The last one that `products` contain, or that was refused: the same, or the one before.
+    #[serde(skip)]
+    pub(crate) changes_settled: i64,
     /// What it sells, by product id.
     pub products: Vec<Product>,
 }

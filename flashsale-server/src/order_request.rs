@@ -19,7 +19,7 @@ pub(crate) fn read(user: UserId, headers: &HeaderMap, body: &[u8]) -> Result<Ord
     match PlainOrder::read(body) {
         Some(PlainOrder { key, items }) => {
             let key = agreed(key, key_header(headers)?)?;
-            Ok(OrderRequest { user, key, items, request_id: None })
+            Ok(OrderRequest::new(user, key, items))
         }
         None => parse(user, headers, &body::object(body)?),
     }
@@ -39,7 +39,7 @@ fn parse(user: UserId, headers: &HeaderMap, body: &Map<String, Value>) -> Result
     } else {
         Items::merge(lines.collect::<Result<Vec<_>, Problem>>()?)?
     };
-    Ok(OrderRequest { user, key, items, request_id: None })
+    Ok(OrderRequest::new(user, key, items))
 }
 
 fn parse_line(index: usize, line: &Value) -> Result<(ProductId, Quantity), Problem> {

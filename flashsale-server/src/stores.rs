@@ -39,6 +39,12 @@ pub enum NoStores {
         /// The variable that is not.
         missing: &'static str,
     },
+    /// Nothing was given, and the file of a stack is of one that is gone, or is damaged.
+    #[error(
+        "no stores to use: {STACK_FILE} is there, but the `flashsale up` that wrote it is gone, or the file is damaged. \
+         Start `flashsale up` in this directory (again), or give --redis-url and --database-url (REDIS_URL, DATABASE_URL)"
+    )]
+    LeftBehind,
     /// Nothing was given and no stack runs here.
     #[error(
         "no stores to use: start `flashsale up` in this directory, or give --redis-url and --database-url \
@@ -61,9 +67,12 @@ impl StoreArgs {
             (Some(_), None) => Err(NoStores::OnlyOne { given: "REDIS_URL", missing: "DATABASE_URL" }),
             (None, Some(_)) => Err(NoStores::OnlyOne { given: "DATABASE_URL", missing: "REDIS_URL" }),
             (None, None) => {
-                let stack = flashsale_stack::read_env_file(directory.join(STACK_FILE));
-                let (redis_url, database_url) = stack.ok_or(NoStores::Neither)?;
-                Ok(Stores { redis_url, database_url })
+                let file = directory.join(STACK_FILE);
+                match flashsale_stack::read_env_file(&file) {
+                    Some((redis_url, database_url)) => Ok(Stores { redis_url, database_url }),
+                    None if file.exists() => Err(NoStores::LeftBehind),
+                    None => Err(NoStores::Neither),
+                }
             }
         }
     }
@@ -111,6 +120,9 @@ mod tests {
         assert!(matches!(resolve(Some("r"), None), Err(NoStores::OnlyOne { missing: "DATABASE_URL", .. })));
         assert!(matches!(resolve(None, Some("d")), Err(NoStores::OnlyOne { missing: "REDIS_URL", .. })));
         assert_eq!(resolve(Some(""), None), Err(NoStores::Neither));
+        std::fs::create_dir(nowhere.path().join(".flashsale")).unwrap();
+        std::fs::write(nowhere.path().join(STACK_FILE), "REDIS_URL=").unwrap();
+        assert_eq!(resolve(None, None), Err(NoStores::LeftBehind));
     }
 
     #[test]

@@ -13,6 +13,11 @@ const DEEP: &[(&str, Bounds)] = &[
     ("give-back", Bounds { recovers: 2, ..worlds::LOSS_GIVE_BACK }),
     ("parked", Bounds { recovers: 2, ..worlds::LOSS_PARKED }),
     ("race", Bounds { drainers: 2, ..worlds::RACE }),
+    ("changes", Bounds { drainers: 2, replies_lost: true, ..worlds::CHANGES }),
+    ("changes-loss", Bounds { requests: worlds::CHANGES_RECOVER.requests, ..worlds::CHANGES_LOSS }),
+    ("changes-losses", Bounds { losses: 2, recovers: 2, ..worlds::CHANGES_LOSS }),
+    ("changes-race", Bounds { recoverers: 2, recovers: 2, late_calls: 1, ..worlds::CHANGES_LOSS }),
+    ("changes-failover", Bounds { requests: worlds::CHANGES_RECOVER.requests, ..worlds::CHANGES_FAILOVER }),
     ("race-loss", Bounds { requests: worlds::RACE.requests, ..worlds::RACE_LOSS }),
 ];
 

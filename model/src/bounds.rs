@@ -1,6 +1,6 @@
 //! The size of the world that is searched, and the clauses of the protocol that can be left out of it.
 
-use crate::state::{KEYS, ORDERS, USERS};
+use crate::state::{CHANGES, KEYS, ORDERS, USERS};
 
 /// What the world does with an admitted order once a drainer has its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +75,17 @@ pub struct Bounds {
     pub status_reads: bool,
     /// Whether an operator discards what is parked.
     pub discards: bool,
+    /// By how much operators change the stock, each change once, in any order; at most 2.
+    pub changes: &'static [i8],
+    /// Processes that ask for such changes and carry them, at most 2. Each may be killed any number of times.
+    pub carriers: usize,
 }
 
 impl Bounds {
     pub(crate) fn assert_fit(&self) {
         assert!(self.requests.len() <= ORDERS && self.drainers <= 2 && self.recoverers <= 2);
         assert!((1..=2).contains(&self.sendings));
+        assert!(self.changes.len() <= CHANGES && self.carriers <= 2);
         for request in self.requests {
             assert!(usize::from(request.user) < USERS && usize::from(request.key) < KEYS);
         }
@@ -209,6 +214,33 @@ pub enum Clause {
     RecordedChecksEpoch,
     /// A status that Postgres gave while Redis was fenced is shown only if Redis still is in that same load.
     StatusLooksAgain,
+    /// A change of the stock is known by its operation's id. Without it a command that is repeated changes it again.
+    ChangeOncePerOperation,
+    /// A change is requested only when the one before has its outcome. Without it nobody can tell from a Redis that
+    /// has the later one whether it has the earlier one.
+    OneChangeAtATime,
+    /// More stock is in the record before it is in Redis. Without it Redis admits what the ledger has not, and orders
+    /// fail that were promised a unit.
+    IncreaseRecordFirst,
+    /// Less stock is taken in Redis before the record has it. Without it the record takes units that admitted orders
+    /// hold.
+    ReduceRedisFirst,
+    /// Redis takes a change only if it is the next one. Without it a change that two processes carry counts twice.
+    ChangeNumbered,
+    /// Redis notes whether it gave the units of a reduction, and says so again to who asks again. Without it a
+    /// reduction is recorded as refused whose units are gone.
+    OutcomeIsNoted,
+    /// A change is settled only while it has no outcome. Without it two processes that carried it settle it twice.
+    SettlesWantedOnly,
+    /// A reduction is settled only under the epoch in which Redis answered. Without it a load that does not know of it
+    /// sells its units meanwhile.
+    ChangeSettleChecksEpoch,
+    /// The record refuses a stock below what is sold. Without it a Redis that forgot what it sold gives units away.
+    StockCoversSold,
+    /// A load writes up to which change its stock reaches. Without it that one is added again.
+    LoadSetsSettledChanges,
+    /// It reads that number in one snapshot with the stock. Without it a change that comes between is added again.
+    LoadReadsOneSnapshot,
 }
 
 impl Clause {
@@ -251,5 +283,16 @@ impl Clause {
         Self::StatusChecksEpoch,
         Self::RecordedChecksEpoch,
         Self::StatusLooksAgain,
+        Self::ChangeOncePerOperation,
+        Self::OneChangeAtATime,
+        Self::IncreaseRecordFirst,
+        Self::ReduceRedisFirst,
+        Self::ChangeNumbered,
+        Self::OutcomeIsNoted,
+        Self::SettlesWantedOnly,
+        Self::ChangeSettleChecksEpoch,
+        Self::StockCoversSold,
+        Self::LoadSetsSettledChanges,
+        Self::LoadReadsOneSnapshot,
     ];
 }

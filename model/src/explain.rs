@@ -22,12 +22,14 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
     });
     let ledger = &state.ledger;
     let redis = format!(
-        "{mode} epoch {}{load} seq {} run_id {} on server {} · stock {} quota {:?} keys {} states {}",
+        "{mode} epoch {}{load} seq {} run_id {} on server {} · stock {} changes {} taken {:?} quota {:?} keys {} states {}",
         sale.epoch,
         sale.seq,
         sale.run_id,
         state.redis.server,
         sale.stock,
+        sale.changes,
+        sale.taken,
         sale.quota,
         list(&sale.keys),
         list(&sale.states)
@@ -44,6 +46,16 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
                 ledger.epoch, ledger.loaded_epoch, ledger.recorded_seq
             ),
         ),
+        (
+            "changes",
+            format!(
+                "stock {} wanted {} settled {} {}",
+                ledger.stock,
+                ledger.wanted,
+                ledger.settled,
+                list(&ledger.changes)
+            ),
+        ),
         ("rows", format!("{} parked {}", list(&ledger.rows), list(&ledger.parked))),
         ("lanes", state.lanes.map(lane).join(" | ")),
         ("seen", format!("{:?}", state.seen)),
@@ -52,6 +64,7 @@ fn lines(state: &State) -> Vec<(&'static str, String)> {
         ("late", format!("{:?}", state.late)),
         ("reader", format!("{:?}", state.reader)),
         ("operator", format!("{:?}", state.operator)),
+        ("carriers", format!("{:?}", state.carriers)),
         (
             "clients",
             format!(

@@ -4,7 +4,7 @@
 use crate::Protocol;
 use crate::bounds::{Clause, Kind};
 use crate::redis::Entry;
-use crate::state::{Epoch, ORDERS, Order, Seq, Status};
+use crate::state::{CHANGES, Epoch, ORDERS, Order, Seq, Status};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Verdict {
@@ -31,11 +31,31 @@ impl Row {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    Wanted,
+    Applied,
+    Refused,
+}
+
+/// A change of the stock: its place in [`Bounds::changes`](crate::Bounds::changes), which stands for the operation's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Change {
+    pub(crate) change: u8,
+    pub(crate) outcome: Outcome,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ledger {
     pub(crate) epoch: Epoch,
     pub(crate) loaded_epoch: Epoch,
     pub(crate) recorded_seq: Seq,
+    pub(crate) stock: i8,
+    /// Changes of the stock, by number; the first is 1.
+    pub(crate) changes: [Option<Change>; CHANGES],
+    /// The numbers of the last change that was requested and of the last that has its outcome.
+    pub(crate) wanted: u8,
+    pub(crate) settled: u8,
     pub(crate) rows: [Option<Row>; ORDERS],
     /// Dead letters, with the sequence of their entry.
     pub(crate) parked: [Option<Seq>; ORDERS],
@@ -75,8 +95,7 @@ impl Ledger {
         }
         let held = self.confirmed(|o| protocol.request(o).user == request.user);
         let over_quota = held >= protocol.bounds.limit && protocol.keeps(Clause::LedgerChecksQuota);
-        let sold_out =
-            self.confirmed(|_| true) >= protocol.bounds.stock && protocol.keeps(Clause::LedgerChecksStock);
+        let sold_out = self.confirmed(|_| true) >= self.stock && protocol.keeps(Clause::LedgerChecksStock);
         if request.kind == Kind::Refused || over_quota || sold_out {
             return Verdict::Failed { duplicate_of: None };
         }
@@ -108,5 +127,32 @@ impl Ledger {
         }
         self.parked[usize::from(entry.order)] = Some(entry.seq);
         Verdict::Parked
+    }
+
+    pub(crate) fn change(&self, number: u8) -> Option<Change> {
+        self.changes[usize::from(number - 1)]
+    }
+
+    /// The units by which applied changes with these numbers altered the stock.
+    pub(crate) fn applied(&self, protocol: &Protocol, mut numbers: impl Iterator<Item = u8>) -> i8 {
+        let changes = numbers.by_ref().filter_map(|number| self.change(number));
+        changes.filter(|c| c.outcome == Outcome::Applied).map(|c| protocol.units(c.change)).sum()
+    }
+
+    /// The outcome of a change that has none yet; `sold` above the stock is refused by the constraint.
+    pub(crate) fn settle(&mut self, protocol: &Protocol, number: u8, granted: bool) {
+        let Some(Change { change, outcome }) = self.change(number) else { return };
+        if outcome != Outcome::Wanted && protocol.keeps(Clause::SettlesWantedOnly) {
+            return;
+        }
+        let stock = self.stock + protocol.units(change);
+        let fits = self.confirmed(|_| true) <= stock || !protocol.keeps(Clause::StockCoversSold);
+        let outcome = if granted && fits { Outcome::Applied } else { Outcome::Refused };
+        if outcome == Outcome::Applied {
+            self.stock = stock;
+        }
+        self.changes[usize::from(number - 1)] = Some(Change { change, outcome });
+        self.settled = number;
+        self.wanted = self.wanted.max(number);
     }
 }

@@ -28,6 +28,7 @@
 //! | `loss.rs` | Redis comes back with an older copy, or with nothing; visibly (another `run_id`) or not, or with the old master still answering; its book is overwritten |
 //! | `operator.rs` | discarding a parked order, step by step, killed anywhere |
 //! | `status.rs` | a client that polls a status, step by step |
+//! | `stock.rs` | changes of the stock in mid-sale: asked for, carried by two processes at once, each killed anywhere |
 //! | `properties.rs` | what must always hold, and what must be reachable so that this means something |
 //!
 //! [`worlds`] are the bounds that are searched; each stresses one kind of trouble, all check every property.
@@ -42,6 +43,8 @@
 //! - A drainer takes one entry at a time. Batches, bisecting a refused batch, prices, the sale's window, pause and close,
 //!   and the removal of an ended sale are not modelled; nor is the replay of a dead letter, nor the discard of one of
 //!   which it is not known what it holds.
+//! - At most two changes of the stock, of one unit each. That the recovery is started which a reduction asks for whose
+//!   units are sold is left out with everything else that must come to an end.
 //! - One process sends all reservations. Two of them know less of each other's sequences; see [`Clause::Seen`].
 //! - A transaction under the lock of the sale's row is one step. Constraints of the tables are left out, so that the
 //!   decision is checked without its safety net.
@@ -79,6 +82,7 @@ mod redis;
 mod search;
 mod state;
 mod status;
+mod stock;
 pub mod worlds;
 
 use stateright::{Model, Property};
@@ -94,6 +98,7 @@ use recover::Recoverer;
 use redis::{Redis, Sale};
 use state::{Lane, Memory, ORDERS, Order};
 use status::Reader;
+use stock::Carrier;
 
 /// The protocol within its bounds, perhaps with clauses left out.
 #[derive(Clone, Debug)]
@@ -160,6 +165,22 @@ pub enum Action {
     /// The discarding goes on.
     Operate,
     KillOperator,
+    /// An operator's command asks the record for its change of the stock.
+    Ask {
+        carrier: usize,
+        change: u8,
+    },
+    /// A keeper, or a command that is repeated, takes up a change that is in the record.
+    Carry {
+        carrier: usize,
+        number: u8,
+    },
+    /// Whoever holds a change goes on: tells Redis (or the master before), then the record.
+    CarryOn {
+        carrier: usize,
+        old: bool,
+    },
+    KillCarrier(usize),
 }
 
 impl Protocol {
@@ -182,6 +203,11 @@ impl Protocol {
         self.bounds.requests[usize::from(order)]
     }
 
+    /// The units by which a change alters the stock.
+    pub(crate) fn units(&self, change: u8) -> i8 {
+        self.bounds.changes[usize::from(change)]
+    }
+
     pub(crate) fn orders(&self) -> impl Iterator<Item = Order> + use<> {
         let count = self.bounds.requests.len();
         (0u8..).take(count)
@@ -199,7 +225,7 @@ impl Model for Protocol {
             redis: Redis { server: 1, sale },
             old: None,
             copy: None,
-            ledger: Ledger { epoch: 1, loaded_epoch: 1, ..Ledger::default() },
+            ledger: Ledger { epoch: 1, loaded_epoch: 1, stock: self.bounds.stock, ..Ledger::default() },
             lanes: [Lane::NEW; ORDERS],
             seen: (0, 0),
             drainers: [Drainer::Idle; 2],
@@ -207,6 +233,7 @@ impl Model for Protocol {
             late: None,
             reader: Reader::Idle,
             operator: Operator::Idle,
+            carriers: [Carrier::Idle; 2],
             losses: self.bounds.losses,
             late_calls: self.bounds.late_calls,
             memory: Memory::default(),
@@ -220,6 +247,7 @@ impl Model for Protocol {
         loss::actions(self.bounds.loss, state, actions);
         operator::actions(self, state, actions);
         status::actions(self, state, actions);
+        stock::actions(self, state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -251,10 +279,15 @@ impl Model for Protocol {
             Action::Discard(order) => operator::begin(self, &mut next, order),
             Action::Operate => operator::step(self, &mut next),
             Action::KillOperator => next.operator = Operator::Idle,
+            Action::Ask { carrier, change } => stock::ask(self, &mut next, carrier, change),
+            Action::Carry { carrier, number } => stock::carry(self, &mut next, carrier, number),
+            Action::CarryOn { carrier, old } => stock::step(self, &mut next, carrier, old),
+            Action::KillCarrier(carrier) => next.carriers[carrier] = Carrier::Idle,
         }
         // Which of two alike is the first one tells nothing: one order for both halves the states.
         next.drainers[..self.bounds.drainers].sort_unstable();
         next.recoverers[..self.bounds.recoverers].sort_unstable();
+        next.carriers[..self.bounds.carriers].sort_unstable();
         Some(next)
     }
 

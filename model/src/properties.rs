@@ -2,8 +2,11 @@
 
 use stateright::{Model, Property};
 
+use crate::bounds::Kind;
 use crate::drainer::Drainer;
+use crate::ledger::Outcome;
 use crate::state::{Answer, Breach, ORDERS, Order, State, Status, Waiting, bit};
+use crate::stock::Carrier;
 use crate::{Loss, Protocol};
 
 /// Units sold never exceed the stock.
@@ -28,8 +31,14 @@ pub const ACCEPTED_FOUND: &str = "P8 an accepted order is found";
 pub const REFUSAL_HOLDS: &str = "P10 a refusal holds";
 /// The first answer to a request does not say that it is a repeat of itself.
 pub const NO_REPEAT_OF_ITSELF: &str = "P10 a first answer is no repeat";
-/// Left + held = stock, while selling as well as at rest.
+/// Left + held = stock, while selling as well as at rest. A Redis that does not have every settled change yet, or that has
+/// given units of which the record has not heard, is compared with the stock as it has it.
 pub const STOCK_ADDS_UP: &str = "I4 left + held = stock";
+/// The stock is the one of the beginning and every applied change, and no operation is there twice.
+pub const CHANGES_COUNT_ONCE: &str = "stock: a change counts once";
+/// An admitted order that the ledger decides is confirmed: neither a loss that is noticed nor a change of the stock took
+/// its unit.
+pub const ADMITTED_STANDS: &str = "stock: an admitted order has its unit";
 /// Every confirmed order's key is in the book under its id.
 pub const KEYS_NAME_ORDERS: &str = "I6 keys name confirmed orders";
 /// (epoch, seq) is unique among the rows.
@@ -53,6 +62,12 @@ pub const DISCARDED: &str = "reached: a parked order discarded";
 pub const OLD_MASTER: &str = "reached: a sale recovered while the old master still answers";
 pub const LOST: &str = "reached: an order lost with Redis";
 
+pub const RAISED: &str = "reached: more stock, in Redis too, and sold";
+pub const LOWERED: &str = "reached: less stock, in Redis too";
+pub const REDUCTION_REFUSED: &str = "reached: a reduction refused";
+pub const CARRIED_TWICE: &str = "reached: two processes carry one change, and one of them has its answer";
+pub const OVERTAKEN: &str = "reached: a sale recovered between a reduction's answer and its settlement";
+
 pub(crate) fn all() -> Vec<Property<Protocol>> {
     let mut all = promises();
     all.extend(accounting());
@@ -62,9 +77,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
 
 fn promises() -> Vec<Property<Protocol>> {
     vec![
-        Property::always(NEVER_OVERSOLD, |p: &Protocol, s: &State| {
-            s.ledger.confirmed(|_| true) <= p.bounds.stock
-        }),
+        Property::always(NEVER_OVERSOLD, |_, s: &State| s.ledger.confirmed(|_| true) <= s.ledger.stock),
         Property::always(WITHIN_QUOTA, |p: &Protocol, s: &State| {
             p.orders()
                 .all(|o| s.ledger.confirmed(|x| p.request(x).user == p.request(o).user) <= p.bounds.limit)
@@ -90,7 +103,13 @@ fn promises() -> Vec<Property<Protocol>> {
 fn accounting() -> Vec<Property<Protocol>> {
     vec![
         Property::always(STOCK_ADDS_UP, |p: &Protocol, s: &State| {
-            !sells(p, s) || s.redis.sale.stock + held(p, s, |_| true) == p.bounds.stock
+            !sells(p, s) || s.redis.sale.stock + held(p, s, |_| true) == stock_as_redis_has_it(p, s)
+        }),
+        Property::always(CHANGES_COUNT_ONCE, changes_count_once),
+        Property::always(ADMITTED_STANDS, |p: &Protocol, s: &State| {
+            let failed = |o: Order| s.ledger.rows[usize::from(o)].is_some_and(|row| !row.confirmed);
+            p.bounds.loss == Loss::Silent
+                || !p.orders().any(|o| p.request(o).kind == Kind::Plain && failed(o))
         }),
         Property::always(QUOTA_ADDS_UP, |p: &Protocol, s: &State| {
             !sells(p, s)
@@ -142,7 +161,47 @@ fn reachable() -> Vec<Property<Protocol>> {
             s.old.is_some() && sells(p, s) && s.redis.sale.epoch > 1
         }),
         Property::sometimes(LOST, |_, s: &State| s.memory.lost != 0),
+        Property::sometimes(RAISED, |p: &Protocol, s: &State| {
+            sells(p, s) && s.ledger.confirmed(|_| true) > p.bounds.stock && up_to_date(s)
+        }),
+        Property::sometimes(LOWERED, |p: &Protocol, s: &State| {
+            sells(p, s) && s.ledger.stock < p.bounds.stock && up_to_date(s)
+        }),
+        Property::sometimes(REDUCTION_REFUSED, |_, s: &State| {
+            s.ledger.changes.iter().flatten().any(|c| c.outcome == Outcome::Refused)
+        }),
+        Property::sometimes(CARRIED_TWICE, |_, s: &State| {
+            let [a, b] = s.carriers;
+            let answered = matches!(a, Carrier::Answered { .. }) || matches!(b, Carrier::Answered { .. });
+            answered && a.number() == b.number()
+        }),
+        Property::sometimes(OVERTAKEN, |p: &Protocol, s: &State| {
+            let before =
+                |c: &Carrier| matches!(*c, Carrier::Answered { epoch, .. } if epoch < s.redis.sale.epoch);
+            sells(p, s) && s.carriers.iter().any(before)
+        }),
     ]
+}
+
+fn up_to_date(state: &State) -> bool {
+    let (redis, ledger) = (state.redis.sale.changes, &state.ledger);
+    redis == ledger.settled && redis == ledger.wanted
+}
+
+/// The record's stock, without the changes that Redis has not had yet, and less what it gave for one that is still wanted.
+fn stock_as_redis_has_it(protocol: &Protocol, state: &State) -> i8 {
+    let (sale, ledger) = (&state.redis.sale, &state.ledger);
+    let missing = ledger.applied(protocol, sale.changes + 1..=ledger.settled);
+    let ahead = sale.changes == ledger.settled + 1 && sale.taken == Some(true);
+    let given = ledger.change(sale.changes.max(1)).filter(|_| ahead).map_or(0, |c| protocol.units(c.change));
+    ledger.stock - missing + given
+}
+
+fn changes_count_once(protocol: &Protocol, state: &State) -> bool {
+    let ledger = &state.ledger;
+    let [first, second] = ledger.changes;
+    let twice = first.zip(second).is_some_and(|(a, b)| a.change == b.change);
+    !twice && ledger.stock == protocol.bounds.stock + ledger.applied(protocol, 1..=ledger.wanted)
 }
 
 /// Redis serves this sale and nothing has happened to it that only a recovery can mend.

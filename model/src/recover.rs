@@ -9,6 +9,8 @@ use crate::{Action, Protocol};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Image {
     pub(crate) left: i8,
+    /// The last change of the stock that `left` contains.
+    pub(crate) changes: u8,
     pub(crate) seq: Seq,
     pub(crate) quota: [i8; USERS],
     pub(crate) keys: [Option<Order>; KEYS],
@@ -106,7 +108,9 @@ pub(crate) fn step(protocol: &Protocol, state: &mut State, recoverer: usize) {
         Recoverer::ReadTooEarly(ledger) => take_epoch(state, Some(ledger)),
         Recoverer::Fenced(epoch, server, early) => {
             let seq = state.redis.enter(protocol, epoch, server);
-            let early = early.or((!protocol.keeps(Clause::ReadStreamBeforeLedger)).then_some(state.ledger));
+            let reads_now = !protocol.keeps(Clause::ReadStreamBeforeLedger)
+                || !protocol.keeps(Clause::LoadReadsOneSnapshot);
+            let early = early.or(reads_now.then_some(state.ledger));
             seq.map_or(Recoverer::Idle, |seq| Recoverer::Loading(epoch, seq, early))
         }
         Recoverer::Loading(epoch, seq, early) => {
@@ -114,8 +118,9 @@ pub(crate) fn step(protocol: &Protocol, state: &mut State, recoverer: usize) {
             Recoverer::Streamed(epoch, seq, queued, early)
         }
         Recoverer::Streamed(epoch, seq, queued, early) => {
-            let ledger = early.unwrap_or(state.ledger);
-            let image = image(protocol, &ledger, queued, seq);
+            let early = early.unwrap_or(state.ledger);
+            let ledger = if protocol.keeps(Clause::LoadReadsOneSnapshot) { early } else { state.ledger };
+            let image = Image { changes: early.settled, ..image(protocol, &ledger, queued, seq) };
             if park_unreadable(protocol, state, epoch, queued) {
                 Recoverer::Writing(epoch, image, 1)
             } else {
@@ -175,7 +180,7 @@ fn open(protocol: &Protocol, state: &mut State, epoch: Epoch) -> bool {
 
 /// Step 5: what Redis has to hold. An order with a row counts as its row only.
 fn image(protocol: &Protocol, ledger: &Ledger, queued: Queued, redis_seq: Seq) -> Image {
-    let mut image = Image { left: protocol.bounds.stock, ..Image::default() };
+    let mut image = Image { left: ledger.stock, ..Image::default() };
     if protocol.keeps(Clause::SequenceRises) {
         image.seq = redis_seq.max(ledger.recorded_seq);
         image.seq = queued.iter().chain(&ledger.parked).flatten().fold(image.seq, |high, &seq| high.max(seq));

@@ -5,6 +5,7 @@ use crate::bounds::Clause;
 use crate::ledger::Verdict;
 use crate::recover::Image;
 use crate::state::{Epoch, KEYS, ORDERS, Order, Sent, Seq, Status, USERS, bit};
+use crate::stock::Call;
 
 /// An entry of the stream, as a drainer takes it away. Ids count per Redis: after a rollback they repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +32,10 @@ pub(crate) struct Sale {
     pub(crate) run_id: u8,
     pub(crate) last_entry: u8,
     pub(crate) stock: i8,
+    /// The number of the last change that `stock` contains, or that was refused.
+    pub(crate) changes: u8,
+    /// Whether that change was given, if it was asked for.
+    pub(crate) taken: Option<bool>,
     pub(crate) quota: [i8; USERS],
     pub(crate) keys: [Option<Order>; KEYS],
     pub(crate) states: [Option<Status>; ORDERS],
@@ -216,6 +221,34 @@ impl Redis {
         }
     }
 
+    /// `stock.lua` for a settled change: only the next one is added.
+    pub(crate) fn add(&mut self, protocol: &Protocol, epoch: Epoch, call: Call) {
+        let next = call.number == self.sale.changes + 1 || !protocol.keeps(Clause::ChangeNumbered);
+        if self.fenced(protocol, epoch) || !next {
+            return;
+        }
+        let sale = &mut self.sale;
+        (sale.stock, sale.changes, sale.taken) = (sale.stock + call.units, call.number, Some(true));
+    }
+
+    /// `stock.lua` for a wanted reduction: whether it is taken, decided once. Nothing: fenced, or another one's turn.
+    pub(crate) fn take(&mut self, protocol: &Protocol, epoch: Epoch, call: Call) -> Option<bool> {
+        if self.fenced(protocol, epoch) {
+            return None;
+        }
+        let sale = &mut self.sale;
+        let fits = sale.stock + call.units >= 0;
+        if call.number == sale.changes && protocol.keeps(Clause::ChangeNumbered) {
+            return if protocol.keeps(Clause::OutcomeIsNoted) { sale.taken } else { Some(fits) };
+        }
+        if call.number != sale.changes + 1 && protocol.keeps(Clause::ChangeNumbered) {
+            return None;
+        }
+        sale.stock += if fits { call.units } else { 0 };
+        (sale.changes, sale.taken) = (call.number, Some(fits));
+        sale.taken
+    }
+
     /// `load.lua`, step 2: fence the sale under a new epoch. Answers the sequence, or nothing if refused.
     pub(crate) fn enter(&mut self, protocol: &Protocol, epoch: Epoch, server: u8) -> Option<Seq> {
         if protocol.keeps(Clause::EnterChecksRunId) && server != self.server {
@@ -260,6 +293,10 @@ impl Redis {
         sale.chunk = number;
         if number == 1 {
             sale.stock = image.left;
+            sale.taken = None;
+            if protocol.keeps(Clause::LoadSetsSettledChanges) {
+                sale.changes = image.changes;
+            }
             sale.seq = image.seq;
             sale.quota = [0; USERS];
             sale.keys = [None; KEYS];

@@ -8,10 +8,12 @@ use crate::operator::Operator;
 use crate::recover::{LoadCall, Recoverer};
 use crate::redis::{Redis, Sale};
 use crate::status::Reader;
+use crate::stock::Carrier;
 
 pub(crate) const ORDERS: usize = 3;
 pub(crate) const USERS: usize = 2;
 pub(crate) const KEYS: usize = 3;
+pub(crate) const CHANGES: usize = 2;
 
 /// An order id is the place of its request in [`Bounds::requests`](crate::Bounds::requests).
 pub(crate) type Order = u8;
@@ -113,6 +115,7 @@ pub struct State {
     pub(crate) late: Option<LoadCall>,
     pub(crate) reader: Reader,
     pub(crate) operator: Operator,
+    pub(crate) carriers: [Carrier; 2],
     pub(crate) losses: u8,
     pub(crate) late_calls: u8,
     pub(crate) memory: Memory,

@@ -13,6 +13,8 @@ const UNDECODABLE_AND_OTHER: &[Request] =
     &[Request { kind: Kind::Undecodable, ..Request::plain(0, 0) }, Request::plain(1, 1)];
 const UNREADABLE_AND_OTHER: &[Request] =
     &[Request { kind: Kind::Unreadable, ..Request::plain(0, 0) }, Request::plain(1, 1)];
+const TWO_AND_REFUSED: &[Request] =
+    &[Request::plain(0, 0), Request::plain(1, 1), Request { kind: Kind::Refused, ..Request::plain(0, 2) }];
 const REFUSED_AND_OTHER: &[Request] =
     &[Request { kind: Kind::Refused, ..Request::plain(0, 0) }, Request::plain(1, 1)];
 
@@ -31,6 +33,8 @@ pub const DRAIN: Bounds = Bounds {
     late_calls: 0,
     status_reads: false,
     discards: false,
+    changes: &[],
+    carriers: 0,
 };
 
 /// As [`DRAIN`], with stock for everybody: the quota refuses.
@@ -121,6 +125,30 @@ pub const STATUS_PARKED: Bounds =
 pub const STATUS_FAILED: Bounds =
     Bounds { requests: &[Request { kind: Kind::Refused, ..Request::plain(0, 0) }], ..STATUS };
 
+/// An operator raises and lowers the stock while it sells, and the unit of a failed order comes back. Nothing is lost.
+pub const CHANGES: Bounds = Bounds {
+    limit: 2,
+    requests: TWO_AND_REFUSED,
+    sendings: 1,
+    replies_lost: false,
+    drainers: 1,
+    changes: &[1, -1],
+    carriers: 2,
+    ..DRAIN
+};
+
+/// The same while the sale is recovered.
+pub const CHANGES_RECOVER: Bounds = Bounds { requests: TWO_USERS, recoverers: 1, recovers: 1, ..CHANGES };
+
+/// The same around a loss.
+pub const CHANGES_LOSS: Bounds = Bounds { requests: ONE, losses: 1, ..CHANGES_RECOVER };
+
+/// A Redis that goes back in time unnoticed around a reduction: only what the record decides is promised.
+pub const CHANGES_SILENT: Bounds = Bounds { changes: &[-1], loss: Loss::Silent, ..CHANGES_LOSS };
+
+/// A replica is promoted while the old master still answers, also who changes the stock.
+pub const CHANGES_FAILOVER: Bounds = Bounds { loss: Loss::Failover, ..CHANGES_SILENT };
+
 /// All of them, by name.
 pub const ALL: &[(&str, Bounds)] = &[
     ("drain", DRAIN),
@@ -146,4 +174,9 @@ pub const ALL: &[(&str, Bounds)] = &[
     ("status", STATUS),
     ("status, parked", STATUS_PARKED),
     ("status, failed", STATUS_FAILED),
+    ("changes", CHANGES),
+    ("changes, recover", CHANGES_RECOVER),
+    ("changes, loss", CHANGES_LOSS),
+    ("changes, silent", CHANGES_SILENT),
+    ("changes, failover", CHANGES_FAILOVER),
 ];

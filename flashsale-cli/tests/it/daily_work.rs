@@ -86,11 +86,15 @@ async fn an_audit_that_finds_something_is_a_failure_and_names_it() {
 
     let planned = run(&["recover", "1", "--dry-run"]).expect(0);
     assert!(planned.contains("would change"), "{planned}");
-    assert!(run(&["recover", "1"]).expect(0).contains("recovered"));
+    let refused = run(&["recover", "1"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("is selling"), "{refused:#?}");
+    assert!(run(&["recover", "1", "--yes"]).expect(0).contains("recovered"));
     run(&["audit"]).expect(0);
 
     redis(&stack, "DEL fs:{1}:sale");
     run(&["audit", "--patience", "0"]).expect(1);
+    // It sells nothing, so that there is nothing to ask about.
+    run(&["recover", "demo"]).expect(0);
     stack.stop().await;
 }
 
@@ -98,14 +102,18 @@ async fn an_audit_that_finds_something_is_a_failure_and_names_it() {
 async fn sales_are_paused_resumed_and_closed() {
     let stack = seeded_stack().await;
     let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
-    for (command, state) in [("pause", "paused"), ("resume", "open"), ("close", "closed")] {
-        assert!(run(&["sales", command, "1"]).expect(0).contains(state));
+    for (command, state) in [
+        (&["sales", "pause", "1"][..], "paused"),
+        (&["sales", "resume", "demo"], "open"),
+        (&["sales", "close", "1", "--yes", "--no-wait"], "closed"),
+    ] {
+        assert!(run(command).expect(0).contains(state));
         assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json()["state"], state);
     }
     for arguments in [&["sales", "pause", "77"][..], &["recover", "77"], &["audit", "--sale", "77"]] {
         let ran = run(arguments);
         assert_eq!(ran.code, Some(1), "{ran:#?}");
-        assert!(ran.stderr.contains("not found"), "{ran:#?}");
+        assert!(ran.stderr.contains("sale 77 not found; there are: 1 (demo)"), "{ran:#?}");
     }
     stack.stop().await;
 }
@@ -128,32 +136,33 @@ async fn a_parked_entry_is_listed_shown_and_discarded() {
     assert_eq!((&shown["orderId"], &shown["fields"]["what"]), (&Value::Null, &"garbage".into()), "{shown}");
     let refused = run(&["dead-letters", "discard", &id]);
     assert_eq!(refused.code, Some(2), "{refused:#?}");
+    let planned = run(&["dead-letters", "discard", &id, "--dry-run"]).expect(0);
+    assert!(planned.contains("it is dropped"), "{planned}");
     assert_eq!(list().as_array().map(Vec::len), Some(1), "nothing is discarded unasked");
     assert!(run(&["dead-letters", "discard", &id, "--yes"]).expect(0).contains("dropped"));
-    assert_eq!(run(&["dead-letters", "show", "77"]).code, Some(1));
+    let log = run(&["log", "--output", "json"]).json();
+    assert_eq!((&log[0]["what"], &log[0]["saleId"]), (&"discard".into(), &1.into()), "{log}");
+    let unknown = run(&["dead-letters", "show", "77"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("dead-letters list"), "{unknown:#?}");
     stack.stop().await;
 }
 
 /// A stack with the demo catalogue, loaded into Redis.
-async fn seeded_stack() -> Stack {
+pub(crate) async fn seeded_stack() -> Stack {
     let stack = Stack::start(StackOptions::default()).await.expect("a stack");
     Ran::of(&mut on(&stack, &["seed"])).expect(0);
     Ran::of(&mut on(&stack, &["recover", "1"])).expect(0);
     stack
 }
 
-async fn engine(stack: &Stack) -> Engine {
+pub(crate) async fn engine(stack: &Stack) -> Engine {
     Engine::connect(EngineConfig::new(stack.redis_url(), stack.database_url())).await.expect("an engine")
 }
 
-async fn buy(engine: &Engine, user: &str, units: i64) -> OrderId {
+pub(crate) async fn buy(engine: &Engine, user: &str, units: i64) -> OrderId {
     let line = (ProductId::try_from(1).expect("an id"), Quantity::try_from(units).expect("a quantity"));
-    let request = OrderRequest {
-        user: user.parse().expect("a user"),
-        key: "first".parse().expect("a key"),
-        items: Items::merge([line]).expect("items"),
-        request_id: None,
-    };
+    let items = Items::merge([line]).expect("items");
+    let request = OrderRequest::new(user.parse().expect("a user"), "first".parse().expect("a key"), items);
     match engine.reserve(request).await.expect("an answer") {
         Admission::Admitted(id) => id,
         other => panic!("not admitted: {other:?}"),

@@ -3,7 +3,9 @@
 mod daily_work;
 mod demo;
 mod doctor;
+mod export;
 mod program;
+mod sales;
 mod seed;
 mod up;
 mod usage;

@@ -3,9 +3,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::fs::PermissionsExt,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::Path,
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -34,7 +34,9 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
 pub(crate) fn in_folder(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    for name in ["REDIS_URL", "DATABASE_URL", "RUST_LOG", "FLASHSALE_ALLOW_UNSAFE_REDIS"] {
+    for name in
+        ["REDIS_URL", "DATABASE_URL", "RUST_LOG", "FLASHSALE_ALLOW_UNSAFE_REDIS", "FLASHSALE_OPERATOR"]
+    {
         command.env_remove(name);
     }
     command
@@ -90,6 +92,7 @@ pub(crate) fn on(stack: &Stack, arguments: &[&str]) -> Command {
 pub(crate) struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Running {
@@ -97,23 +100,61 @@ impl Running {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let stdout = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        Self { child, stdout }
+        let stderr = BufReader::new(child.stderr.take().expect("what it says is a pipe"));
+        Self { child, stdout, stderr }
     }
 
     /// The lines up to the one that starts so, that one included.
     #[track_caller]
     pub(crate) fn lines_until(&mut self, start: &str) -> Vec<String> {
+        self.lines_to(|line| line.starts_with(start), start)
+    }
+
+    /// The lines up to the one that has this in it, that one included.
+    #[track_caller]
+    pub(crate) fn lines_with(&mut self, text: &str) -> Vec<String> {
+        self.lines_to(|line| line.contains(text), text)
+    }
+
+    #[track_caller]
+    fn lines_to(&mut self, is_it: impl Fn(&str) -> bool, what: &str) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        while lines.last().is_none_or(|line| !line.starts_with(start)) {
+        while lines.last().is_none_or(|line| !is_it(line)) {
             let mut line = String::new();
             if self.stdout.read_line(&mut line).expect("text") == 0 {
                 let mut errors = String::new();
-                self.child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
-                panic!("it ended before it said {start:?}: {lines:?}\n{errors}");
+                self.stderr.read_to_string(&mut errors).expect("text");
+                panic!("it ended before it said {what:?}: {lines:?}\n{errors}");
             }
             lines.push(line.trim_end().to_owned());
         }
         lines
+    }
+
+    /// Waits until it says this on stderr.
+    #[track_caller]
+    pub(crate) fn complains(&mut self, of: &str) {
+        let mut line = String::new();
+        while !line.contains(of) {
+            line.clear();
+            assert!(self.stderr.read_line(&mut line).expect("text") > 0, "it ended and did not say {of:?}");
+        }
+    }
+
+    /// Reads all that it still has to say, and then waits for its end.
+    pub(crate) fn read_to_its_end(mut self) -> Ran {
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).expect("text");
+        Ran { stdout, ..self.wait() }
+    }
+
+    /// Reads a line, and no more: its end, when nobody reads it any longer.
+    pub(crate) fn read_a_line(mut self) -> Ran {
+        self.stdout.read_line(&mut String::new()).expect("text");
+        let Self { stdout, .. } = &mut self;
+        let (reader, _) = std::io::pipe().expect("a pipe");
+        drop(std::mem::replace(stdout, BufReader::new(ChildStdout::from(OwnedFd::from(reader)))));
+        self.wait()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -136,7 +177,7 @@ impl Running {
             stderr: String::new(),
         };
         self.stdout.read_to_string(&mut ran.stdout).expect("text");
-        child.stderr.take().expect("a pipe").read_to_string(&mut ran.stderr).expect("text");
+        self.stderr.read_to_string(&mut ran.stderr).expect("text");
         ran
     }
 }

@@ -15,11 +15,16 @@ async fn seeding_twice_changes_nothing() {
     run(&["migrate"]).expect(0);
     assert!(run(&["sales", "list"]).expect(0).contains("no sales"));
 
+    let planned = run(&["seed", "--dry-run", "--output", "json"]).json();
+    assert_eq!((&planned["exists"], &planned["storesAsked"]), (&serde_json::Value::Null, &true.into()));
+    assert!(run(&["sales", "list"]).expect(0).contains("no sales"));
+
     assert!(run(&["seed"]).expect(0).contains("created sale 1 (demo) with 3 products"));
     let before = run(&["sales", "show", "1", "--output", "json"]).json();
     let again = run(&["seed", "--output", "json"]).json();
     assert_eq!(again, serde_json::json!({ "sale": 1, "slug": "demo", "created": false }));
     assert!(run(&["seed"]).expect(0).contains("nothing was changed"));
+    assert!(run(&["seed", "--dry-run"]).expect(0).contains("sale 1 has this slug already"));
     assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json(), before);
 
     let ids: Vec<_> =
@@ -37,6 +42,15 @@ async fn a_file_adds_a_sale_of_its_own() {
     let file = folder.path().join("sale.toml");
     std::fs::write(&file, SALE).expect("a sale file");
     let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+
+    // Without stores, too.
+    let odd = SALE.replace("per_user_limit = 1", "per_user_limit = 11");
+    let unasked = folder.path().join("odd.toml");
+    std::fs::write(&unasked, odd).expect("a sale file");
+    let planned = crate::program::alone(&["seed", unasked.to_str().expect("text"), "--dry-run"]);
+    assert!(planned.stderr.contains("may buy 11, and there are 10"), "{planned:#?}");
+    assert!(planned.stderr.contains("is not known: no stores to use"), "{planned:#?}");
+    assert!(planned.expect(0).contains("-18 %"));
 
     // Without `migrate` before it.
     run(&["seed"]).expect(0);

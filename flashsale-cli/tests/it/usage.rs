@@ -14,11 +14,15 @@ const COMMANDS: &[&[&str]] = &[
     &["sales", "pause"],
     &["sales", "resume"],
     &["sales", "close"],
+    &["sales", "watch"],
+    &["sales", "window"],
     &["orders"],
     &["orders", "list"],
     &["orders", "show"],
     &["orders", "watch"],
+    &["orders", "export"],
     &["queue"],
+    &["log"],
     &["dead-letters"],
     &["dead-letters", "list"],
     &["dead-letters", "show"],
@@ -45,7 +49,11 @@ fn wrong_usage_is_2_and_says_what_is_right() {
     for (arguments, said) in [
         (&["frobnicate"][..], "unrecognized subcommand"),
         (&["sales", "show", "0"], "between 1 and"),
-        (&["sales", "show", "x"], "whole number"),
+        (&["sales", "show", "X y"], "whole number, or its slug"),
+        (&["sales", "window", "1"], "--ends-at"),
+        (&["sales", "window", "1", "--ends-at", "noon"], "+2h"),
+        (&["orders", "export", "--format", "xlsx"], "jsonl"),
+        (&["log", "--as", ""], "1-100 bytes"),
         (&["orders", "show", "x"], "not a UUID"),
         (&["orders", "watch", ORDER], "not an order id"),
         (&["orders", "list", "--user", "a/b"], "letters, digits"),
@@ -60,6 +68,7 @@ fn wrong_usage_is_2_and_says_what_is_right() {
         (&["up", "--redis-url", "redis://x/"], "--redis-url means nothing"),
         (&["--output", "json", "demo"], "--output means nothing"),
         (&["worker", "--output", "json"], "--output means nothing"),
+        (&["demo", "--as", "ann"], "--as means nothing"),
     ] {
         let ran = alone(arguments);
         assert_eq!(ran.code, Some(2), "{arguments:?}: {ran:#?}");
@@ -75,6 +84,11 @@ fn without_stores_it_says_how_to_get_some() {
         assert_eq!(ran.code, Some(2), "{ran:#?}");
         assert!(ran.stderr.contains("flashsale up") && ran.stderr.contains("DATABASE_URL"), "{ran:#?}");
     }
+    let folder = folder();
+    std::fs::create_dir(folder.path().join(".flashsale")).expect("a folder");
+    std::fs::write(folder.path().join(".flashsale/stack.env"), "REDIS_URL=redis://").expect("a file");
+    let ran = Ran::of(&mut program(folder.path(), &["audit"]));
+    assert!(ran.code == Some(2) && ran.stderr.contains("stack.env is there, but"), "{ran:#?}");
     let ran = alone(&["audit", "--redis-url", "redis://127.0.0.1:1/"]);
     assert_eq!(ran.code, Some(2), "{ran:#?}");
     assert!(ran.stderr.contains("DATABASE_URL"), "{ran:#?}");

@@ -50,7 +50,10 @@ impl Holdings {
             let redis = redis.map_err(|error| error.in_sale(sale.id))?;
             let queued: Vec<_> =
                 redis.entries.iter().filter_map(|(entry, _)| entry.order_id(sale.id)).collect();
-            let record = crate::sql::audit::settled(&stores.pg, sale.id, redis.seq, &queued, &users).await?;
+            let changes = (redis.changes.unwrap_or_default(), redis.last_applied);
+            let settled =
+                crate::sql::audit::settled(&stores.pg, sale.id, redis.seq, changes, &queued, &users);
+            let record = settled.await?;
             if record.epoch != sale.epoch {
                 return Err(Error::fenced(sale.id, "it was recovered meanwhile"));
             }

@@ -26,6 +26,8 @@ fn healthy() -> (Sale, LookedSale) {
         recorded_seq: Seq(10),
         recover_requested: Epoch(4),
         purged_at: None,
+        changes_wanted: 3,
+        changes_settled: 3,
         products: Vec::new(),
     };
     let redis = LookedSale {
@@ -38,6 +40,7 @@ fn healthy() -> (Sale, LookedSale) {
         starts_ms,
         ends_ms,
         stock: HashMap::new(),
+        changes: Some(3),
         products: 0,
         intact: true,
         book: Vec::new(),
@@ -62,7 +65,7 @@ fn ended(sale: &mut Sale, redis: &mut LookedSale) {
 
 #[test]
 fn a_sale_in_redis_needs() {
-    let table: [(Change, &str); 24] = [
+    let table: [(Change, &str); 31] = [
         (|_, _| {}, "Nothing"),
         (|_, redis| redis.intact = false, "Load"),
         // While it is loading it is not whole, and an old master is not repaired by itself.
@@ -85,6 +88,15 @@ fn a_sale_in_redis_needs() {
         (|sale, redis| (sale.epoch, redis.epoch) = (Epoch(6), Epoch(4)), "Alarm"),
         (|sale, _| sale.state = SaleState::Paused, "Carry"),
         (|sale, _| sale.ends_at = at(NOW_MS + 2_000), "Carry"),
+        (|_, redis| redis.changes = None, "Load"),
+        (|_, redis| redis.changes = Some(2), "Stock"),
+        (|sale, _| sale.changes_wanted = 4, "Stock"),
+        (|sale, redis| (sale.changes_wanted, redis.changes) = (4, Some(4)), "Stock"),
+        // Our reading of the record may be the older one.
+        (|_, redis| redis.changes = Some(4), "Nothing"),
+        // Pausing a sale does not wait for a change of its stock; removing it does.
+        (|sale, _| (sale.changes_wanted, sale.state) = (4, SaleState::Paused), "Carry"),
+        (|sale, redis| (ended(sale, redis), sale.changes_wanted = 4).1, "Stock"),
         (ended, "Purge"),
         (|sale, redis| (ended(sale, redis), sale.purged_at = Some(at(NOW_MS))).1, "Purge"),
         // Redis would not be purged by a window that it does not have yet.

@@ -319,7 +319,10 @@ async fn write(
     sql::orders::insert(conn, sale, &rows).await?;
     sql::orders::insert_items(conn, with_items.map(|(order, _)| order)).await?;
     sql::products::sell(conn, &sold).await?;
-    sql::sales::raise_recorded_seq(conn, sale, highest).await
+    if sql::sales::raise_recorded_seq(conn, sale, highest).await? {
+        sql::deliveries::announce(conn, new().map(|(order, _)| order.id)).await?;
+    }
+    Ok(())
 }
 
 fn row<'a>(order: &'a QueuedOrder, verdict: &Verdict) -> sql::orders::NewRow<'a> {

@@ -55,6 +55,7 @@ impl Ledger {
         letter: i64,
         order: &QueuedOrder,
         how: Resolution,
+        actor: &str,
     ) -> Result<Option<Verdict>, LedgerError> {
         // First in full, then without the lines, which may be what the database refuses.
         let judges: [Judge; 2] = match how {
@@ -67,7 +68,7 @@ impl Ledger {
             ],
         };
         for judge in judges {
-            match within_deadline(self.end_as(sale, epoch, letter, order, how, judge)).await {
+            match within_deadline(self.end_as(sale, epoch, letter, order, (how, actor), judge)).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(Failure::Refused(error)) => {
                     tracing::error!(%sale, order = %order.id, %error, "the database refuses a parked order");
@@ -85,7 +86,7 @@ impl Ledger {
         epoch: Epoch,
         letter: i64,
         order: &QueuedOrder,
-        how: Resolution,
+        how: (Resolution, &str),
         judge: Judge,
     ) -> Result<Option<Verdict>, Failure> {
         let unparked = |orders: &[&QueuedOrder], mut known: Known| {
@@ -95,7 +96,7 @@ impl Ledger {
         let session = self.lock(sale, epoch, None).await?;
         let mut prepared = prepare(session, sale, &[order], unparked).await?;
         let letter_is_there =
-            match sql::dead_letters::resolve(prepared.session.conn(), letter, order.id, how).await {
+            match sql::dead_letters::resolve(prepared.session.conn(), sale, letter, order.id, how).await {
                 Ok(found) => found,
                 Err(error) => return Err(given_up(prepared.session, error).await),
             };

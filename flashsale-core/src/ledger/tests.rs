@@ -1,5 +1,6 @@
 //! The ledger on a real PostgreSQL.
 
+mod announced;
 mod refused;
 
 use std::time::{Duration, Instant};
@@ -85,12 +86,12 @@ impl Shop {
     async fn open() -> Self {
         let url = database().await;
         let pg = PgPool::connect(&url).await.unwrap();
-        let Created::New(sale) = sql::new_sale::create_sale(&pg, &new_sale()).await.unwrap() else {
+        let Created::New(sale) = sql::new_sale::create_sale(&pg, &new_sale(), "ann").await.unwrap() else {
             panic!("an empty database has no sale")
         };
         assert_eq!(sql::sales::raise_epoch(&pg, sale, Epoch(0)).await.unwrap(), Epoch(1));
         assert!(sql::sales::set_loaded_epoch(&pg, sale, Epoch(1)).await.unwrap());
-        let ledger = Ledger::new(drain_pool(&url).unwrap());
+        let ledger = Ledger::new(drain_pool(url.parse().unwrap()));
         Self { pg, url, ledger, sale }
     }
 
@@ -244,7 +245,7 @@ async fn a_batch_that_was_not_committed_is_not_there() {
 #[tokio::test]
 async fn two_ledgers_never_oversell() {
     let shop = Shop::open().await;
-    let other = Ledger::new(drain_pool(&shop.url).unwrap());
+    let other = Ledger::new(drain_pool(shop.url.parse().unwrap()));
     let batch = |ledger: usize, round: usize| -> Vec<Decoded> {
         let user = |place: usize| format!("u{ledger}-{round}-{place}");
         let seq = |place: usize| i64::try_from(ledger * 1000 + round * 10 + place).unwrap();
@@ -288,7 +289,7 @@ async fn a_held_lock_is_no_verdict_and_blocks_for_seconds_only() {
 async fn a_stopped_worker_is_taken_over() {
     let shop = Shop::open().await;
     let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
-    let stopped = Ledger::new(drain_pool(&shop.url).unwrap());
+    let stopped = Ledger::new(drain_pool(shop.url.parse().unwrap()));
     let prepared = uncommitted(&stopped, shop.sale, &[&batch[0].order]).await;
     // Waits for the row until the server has ended that session after two seconds, and gets it.
     assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));

@@ -186,7 +186,10 @@ impl Load<'_> {
     }
 
     async fn write_rest(&mut self, rebuilt: &Rebuilt) -> Result<()> {
-        for (hash, pairs) in [("stock", &rebuilt.stock), ("product", &rebuilt.product)] {
+        let changes = [(b"changes".to_vec(), rebuilt.changes.to_string().into_bytes())];
+        for (hash, pairs) in
+            [("stock", &changes[..]), ("stock", &rebuilt.stock), ("product", &rebuilt.product)]
+        {
             for chunk in pairs.chunks(CHUNK) {
                 self.step(&LoadStep::Fields(hash, chunk)).await?;
             }

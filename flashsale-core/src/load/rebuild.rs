@@ -21,6 +21,8 @@ pub(crate) struct Rebuilt {
     /// Product → units left. May be negative: never clamped, or units would appear from nowhere later.
     pub stock: Vec<Pair>,
     pub product: Vec<Pair>,
+    /// The last change that the stock contains.
+    pub changes: i64,
     /// Queue entries of which it cannot be read what they hold: they are deleted, being parked.
     pub dropped: Vec<String>,
     /// Dead letters that were discarded and of which it cannot be read what they held: this ends them.
@@ -72,6 +74,7 @@ impl<'a> Rebuild<'a> {
                 seq: known.max(sale.recorded_seq),
                 stock: Vec::new(),
                 product: Vec::new(),
+                changes: sale.changes_settled,
                 dropped: Vec::new(),
                 ended_letters: Vec::new(),
                 unreadable: Vec::new(),

@@ -121,6 +121,10 @@ impl Rebuilt {
                 ));
             }
         }
+        if redis.changes != Some(self.changes) {
+            let now = redis.changes.map_or_else(|| "none".to_owned(), |number| number.to_string());
+            lines.push(format!("changes of stock: {now} in Redis, {} by the record", self.changes));
+        }
         if redis.seq < self.seq {
             lines.push(format!("seq: {} in Redis, {} by the record and the queue", redis.seq, self.seq));
         }

@@ -23,7 +23,8 @@ impl Fingerprint {
     pub(crate) const UNKNOWN: Self = Self([0; 9]);
 
     pub(crate) fn of(sale: SaleId, items: &Items) -> Self {
-        let mut text = format!("flashsale order v1\nsale {sale}\n");
+        let mut text = String::with_capacity(128);
+        let _ = write!(text, "flashsale order v1\nsale {sale}\n");
         for (product, quantity) in items.iter() {
             let _ = writeln!(text, "{product} x {quantity}");
         }

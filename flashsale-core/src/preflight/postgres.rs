@@ -60,7 +60,7 @@ impl PostgresFacts {
 
     fn durability(&self) -> Finding {
         let check = "postgres durability";
-        let Settings { fsync, full_page_writes, synchronous_commit, .. } = &self.settings;
+        let Settings { fsync, full_page_writes, synchronous_commit, session_commit, .. } = &self.settings;
         let off: Vec<_> = [("fsync", fsync), ("full_page_writes", full_page_writes)]
             .into_iter()
             .filter_map(|(name, on)| (!on).then_some(name))
@@ -68,6 +68,11 @@ impl PostgresFacts {
         if !off.is_empty() {
             let found = format!("{} off: a crash of its machine can damage the record", off.join(" and "));
             return Finding::new(check, Verdict::Warning, found, "set fsync and full_page_writes to on");
+        }
+        if session_commit == "off" {
+            let found = "synchronous_commit off, also on the connections of the pool that was passed in";
+            let remedy = "leave it on there: an order that was shown as confirmed must survive a crash";
+            return Finding::new(check, Verdict::Refused, found, remedy);
         }
         match synchronous_commit.as_str() {
             "off" => Finding::ok(check, "synchronous_commit off; our own sessions commit with on"),
@@ -134,6 +139,7 @@ mod tests {
             version: "16.1".to_owned(),
             in_recovery: false,
             synchronous_commit: "on".to_owned(),
+            session_commit: "on".to_owned(),
             fsync: true,
             full_page_writes: true,
             connections_left: 90,
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn postgres_is_judged() {
-        let rows: [Row; 16] = [
+        let rows: [Row; 17] = [
             ("", "ok postgres version: 16.1"),
             ("", "ok postgres tables: current, migration 2"),
             ("", "ok postgres connections: 90 of 100 are free"),
@@ -155,6 +161,10 @@ mod tests {
             ("in_recovery=true", "refused postgres role: a standby"),
             ("synchronous_commit=remote_apply", "ok postgres durability: synchronous_commit remote_apply"),
             ("synchronous_commit=off", "ok postgres durability: synchronous_commit off; our own sessions"),
+            (
+                "session_commit=off",
+                "refused postgres durability: synchronous_commit off, also on the connections",
+            ),
             ("fsync=false", "warning postgres durability: fsync off"),
             ("full_page_writes=false", "warning postgres durability: full_page_writes off"),
             ("applied=", "warning postgres tables: 2 of 2 migrations"),
@@ -176,6 +186,7 @@ mod tests {
                         "version_number" => settings.version_number = value.parse().unwrap(),
                         "in_recovery" => settings.in_recovery = value.parse().unwrap(),
                         "synchronous_commit" => value.clone_into(&mut settings.synchronous_commit),
+                        "session_commit" => value.clone_into(&mut settings.session_commit),
                         "fsync" => settings.fsync = value.parse().unwrap(),
                         "full_page_writes" => settings.full_page_writes = value.parse().unwrap(),
                         "left" => settings.connections_left = value.parse().unwrap(),

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, time::Duration};
 
-use super::{Script, look::stock};
+use super::{Script, look::Stock};
 use crate::{
     ids::ProductId,
     keys::SaleKeys,
@@ -17,6 +17,9 @@ pub(crate) struct Snapshot {
     /// Every admission up to this one is in it.
     pub seq: Seq,
     pub stock: HashMap<ProductId, i64>,
+    /// The last change that the stock contains, and whether it was applied rather than refused.
+    pub changes: Option<i64>,
+    pub last_applied: bool,
     /// All queue entries, each with its order's `o` value (empty: none).
     pub entries: Vec<(Entry, Vec<u8>)>,
     /// The values of the parked orders' `o` fields that were asked for.
@@ -38,12 +41,13 @@ pub(crate) async fn audit(
     // A long queue takes its time to be read and sent.
     let mut reply = AUDIT.run_within(link, &command, Duration::from_secs(30)).await?.expect("ok")?;
     let seq = Seq(reply.next()?);
-    let stock = stock(reply.next()?);
+    let Stock { left: stock, changes, outcome } = Stock::read(reply.next()?);
+    let last_applied = outcome.as_deref() == Some("applied");
     let mut list = reply.list()?;
     let states: Vec<Vec<u8>> = reply.next()?;
     let mut entries = Vec::with_capacity(states.len());
     for state in states {
         entries.push((Entry { id: list.text()?, fields: list.next()? }, state));
     }
-    Ok(Snapshot { seq, stock, entries, parked: reply.next()?, further: reply.next()? })
+    Ok(Snapshot { seq, stock, changes, last_applied, entries, parked: reply.next()?, further: reply.next()? })
 }

@@ -37,6 +37,8 @@ pub(crate) struct LookedSale {
     pub ends_ms: i64,
     /// Units left; may be negative after a recovery.
     pub stock: HashMap<ProductId, i64>,
+    /// The last change that the stock contains; `None`: the stock does not say.
+    pub changes: Option<i64>,
     /// Products of which limit and price are there.
     pub products: usize,
     /// There are a book that was begun under this epoch, and a queue with its group.
@@ -70,7 +72,7 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[Vec<u8>]) -> Re
     let sound = reply.text()? == "1";
     let version = reply.next()?;
     let (starts_ms, ends_ms) = (reply.next()?, reply.next()?);
-    let stock = stock(reply.next()?);
+    let Stock { left: stock, changes, .. } = Stock::read(reply.next()?);
     let products = reply.next()?;
     let intact = reply.text()? == "1";
     let book = reply.next()?;
@@ -87,6 +89,7 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[Vec<u8>]) -> Re
             starts_ms,
             ends_ms,
             stock,
+            changes,
             products,
             intact,
             book,
@@ -94,10 +97,30 @@ pub(crate) async fn look(link: &Link, keys: &SaleKeys, fields: &[Vec<u8>]) -> Re
     })
 }
 
-/// Field and value pairs of the stock hash; what is not a product or not a number is not there.
-pub(super) fn stock(pairs: Vec<(String, String)>) -> HashMap<ProductId, i64> {
-    pairs
-        .into_iter()
-        .filter_map(|(product, left)| Some((product.parse().ok()?, left.parse().ok()?)))
-        .collect()
+/// The stock hash, but for what is not a product or not a number.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    pub left: HashMap<ProductId, i64>,
+    /// The last change that it contains.
+    pub changes: Option<i64>,
+    /// What came of that one, if it was carried there.
+    pub outcome: Option<String>,
+}
+
+impl Stock {
+    pub(super) fn read(pairs: Vec<(String, String)>) -> Self {
+        let mut stock = Self::default();
+        for (field, value) in pairs {
+            match field.as_str() {
+                "changes" => stock.changes = value.parse().ok(),
+                "outcome" => stock.outcome = Some(value),
+                _ => {
+                    if let (Ok(product), Ok(left)) = (field.parse(), value.parse()) {
+                        stock.left.insert(product, left);
+                    }
+                }
+            }
+        }
+        stock
+    }
 }

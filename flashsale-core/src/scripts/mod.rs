@@ -11,13 +11,14 @@ mod preflight;
 mod rate_limit;
 mod reserve;
 pub mod seam;
+mod stock;
 
 use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use redis::{Cmd, FromRedisValue, Value};
 
 pub(crate) use self::{
-    audit::*, cart::*, drain::*, load::*, look::*, preflight::*, rate_limit::*, reserve::*,
+    audit::*, cart::*, drain::*, load::*, look::*, preflight::*, rate_limit::*, reserve::*, stock::*,
 };
 use crate::{
     keys::SaleKeys,
@@ -124,8 +125,21 @@ impl Script {
 }
 
 /// All of them.
-const ALL: [&Script; 12] =
-    [&RESERVE, &BEGIN, &SETTLE, &LOAD, &STATE, &LOOK, &AUDIT, &PURGE, &LEAVE, &RATE_LIMIT, &CART, &PREFLIGHT];
+const ALL: [&Script; 13] = [
+    &RESERVE,
+    &BEGIN,
+    &SETTLE,
+    &LOAD,
+    &STATE,
+    &STOCK,
+    &LOOK,
+    &AUDIT,
+    &PURGE,
+    &LEAVE,
+    &RATE_LIMIT,
+    &CART,
+    &PREFLIGHT,
+];
 
 /// A script's reply, read from its front: a word, then what the word promises.
 #[derive(Debug)]
@@ -182,7 +196,7 @@ mod tests {
         ];
         const BOOK: &str =
             "if redis.call('HGET', KEYS[4], 'epoch') ~= ARGV[2] then return { 'fenced', 'book' } end";
-        for script in [&BEGIN, &SETTLE, &STATE, &AUDIT, &PURGE, &RESERVE] {
+        for script in [&BEGIN, &SETTLE, &STATE, &STOCK, &AUDIT, &PURGE, &RESERVE] {
             let text = script.text.replace("sale.epoch", "sale[2]").replace("sale.version", "sale[1]");
             let text = text
                 .replace("sale.run_id", "sale[3]")

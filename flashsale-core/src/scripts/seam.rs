@@ -58,6 +58,7 @@ mod tests {
             "settle",
             "load",
             "state",
+            "stock",
             "look",
             "audit",
             "purge",

@@ -85,6 +85,7 @@ pub(crate) async fn record_sums(pool: &PgPool, sale: SaleId) -> Result<RecordSum
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub epoch: Epoch,
+    /// Units in all, with the changes that Redis had when it was looked at, and no others.
     pub stock: HashMap<ProductId, i64>,
     /// Confirmed units.
     pub confirmed: HashMap<ProductId, i64>,
@@ -95,11 +96,13 @@ pub(crate) struct Settled {
     pub letters: Vec<StoredLetter>,
 }
 
-/// Adds up orders with a seq up to `seq` that are not among `queued`.
+/// Adds up orders with a seq up to `seq` that are not among `queued`, and the stock as Redis had it: with the
+/// changes up to `last_change`, of which that one may be open still, and `applied` or not.
 pub(crate) async fn settled(
     pool: &PgPool,
     sale: SaleId,
     seq: Seq,
+    (last_change, applied): (i64, bool),
     queued: &[OrderId],
     users: &[UserId],
 ) -> Result<Settled> {
@@ -112,10 +115,20 @@ pub(crate) async fn settled(
     let sale = sale_key(sale);
     let epoch =
         sqlx::query_scalar("SELECT epoch FROM sales WHERE id = $1").bind(sale).fetch_one(&mut *tx).await?;
-    let stock: Vec<(i64, i64)> = sqlx::query_as("SELECT id, stock::bigint FROM products WHERE sale_id = $1")
-        .bind(sale)
-        .fetch_all(&mut *tx)
-        .await?;
+    let stock: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT p.id, (p.stock + COALESCE(sum(
+             CASE WHEN c.number > $2 AND c.outcome = 'applied' THEN -c.units
+                  WHEN c.number = $2 AND c.outcome = 'wanted' AND $3 THEN c.units
+                  ELSE 0 END), 0))::bigint
+         FROM products p
+         LEFT JOIN stock_changes c ON c.sale_id = $1 AND c.product_id = p.id AND c.number >= $2
+         WHERE p.sale_id = $1 GROUP BY p.id",
+    )
+    .bind(sale)
+    .bind(last_change)
+    .bind(applied)
+    .fetch_all(&mut *tx)
+    .await?;
     let confirmed: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT i.product_id, sum(i.quantity)::bigint FROM orders o JOIN order_items i ON i.order_id = o.id
          WHERE o.sale_id = $1 AND o.status = 'Confirmed' AND o.seq <= $2 AND NOT o.id = ANY($3)

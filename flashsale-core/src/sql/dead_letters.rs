@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{parsed, sale_key, unreadable};
+use super::{actions, parsed, sale_key, unreadable};
 use crate::{
     error::Result,
     ids::{OrderId, SaleId},
@@ -25,6 +25,14 @@ impl Resolution {
         match self {
             Self::Replayed => "replayed",
             Self::Discarded => "discarded",
+        }
+    }
+
+    /// What the operator did, as it is noted.
+    fn act(self) -> &'static str {
+        match self {
+            Self::Replayed => "replay",
+            Self::Discarded => "discard",
         }
     }
 
@@ -110,32 +118,53 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Notes how a parked order was ended; the first ending stands. `false` if the letter is not there.
+/// Notes how a parked order was ended, and by whom; the first ending stands. `false` if the letter is not there.
+/// The sale's row is locked, so that nobody else ends it in between.
 pub(crate) async fn resolve(
     conn: &mut PgConnection,
+    sale: SaleId,
     letter: i64,
     order: OrderId,
-    how: Resolution,
+    (how, actor): (Resolution, &str),
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE dead_letters SET resolved = COALESCE(resolved, $3) WHERE id = $1 AND order_id = $2",
-    )
-    .bind(letter)
-    .bind(order.as_uuid())
-    .bind(how.as_str())
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let resolved: Option<Option<String>> =
+        sqlx::query_scalar("SELECT resolved FROM dead_letters WHERE id = $1 AND order_id = $2")
+            .bind(letter)
+            .bind(order.as_uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    if resolved == Some(None) {
+        sqlx::query("UPDATE dead_letters SET resolved = $2 WHERE id = $1")
+            .bind(letter)
+            .bind(how.as_str())
+            .execute(&mut *conn)
+            .await?;
+        let detail = format!("dead letter {letter}, order {order}");
+        actions::note(conn, actor, how.act(), Some(sale), &detail).await?;
+    }
+    Ok(resolved.is_some())
 }
 
 /// Discards an entry that does not say what it holds, so that there is nothing to record or to give back.
 /// `false` if the letter is not there.
-pub(crate) async fn discard_garbage(pool: &PgPool, letter: i64) -> Result<bool> {
-    let done = sqlx::query("UPDATE dead_letters SET resolved = 'discarded' WHERE id = $1")
-        .bind(letter)
-        .execute(pool)
-        .await?;
-    Ok(done.rows_affected() == 1)
+pub(crate) async fn discard_garbage(pool: &PgPool, letter: i64, actor: &str) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    let resolved: Option<(i32, Option<String>)> =
+        sqlx::query_as("SELECT sale_id, resolved FROM dead_letters WHERE id = $1 FOR UPDATE")
+            .bind(letter)
+            .fetch_optional(&mut *tx)
+            .await?;
+    if let Some((sale, None)) = &resolved {
+        sqlx::query("UPDATE dead_letters SET resolved = 'discarded' WHERE id = $1")
+            .bind(letter)
+            .execute(&mut *tx)
+            .await?;
+        let sale = parsed("dead_letters.sale_id", i64::from(*sale))?;
+        let detail = format!("dead letter {letter}, which did not say what it holds");
+        actions::note(&mut tx, actor, Resolution::Discarded.act(), Some(sale), &detail).await?;
+        tx.commit().await?;
+    }
+    Ok(resolved.is_some())
 }
 
 /// All letters, oldest first.

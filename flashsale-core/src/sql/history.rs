@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{parsed, sale_key, unreadable};
 use crate::{
     OrderFilter,
     error::Result,
-    ids::OrderId,
+    ids::{OrderId, SaleId},
     money::{Currency, Money},
     order::{FailureReason, OrderLine, OrderRecord, OrderState, OrderStatus},
 };
@@ -124,7 +124,62 @@ macro_rules! select_orders {
 
 /// Recorded orders, newest first. The next page begins before the last id of this one.
 pub(crate) async fn orders(pool: &PgPool, filter: &OrderFilter) -> Result<Vec<OrderRecord>> {
+    page(&mut *pool.acquire().await?, filter).await
+}
+
+/// One order.
+pub(crate) async fn order(pool: &PgPool, id: OrderId) -> Result<Option<OrderRecord>> {
     let mut conn = pool.acquire().await?;
+    let row = sqlx::query_as(select_orders!("o.id = $1")).bind(id.as_uuid()).fetch_all(&mut *conn).await?;
+    Ok(with_lines(&mut conn, row).await?.pop())
+}
+
+/// Those of these orders that are recorded, in no order.
+pub(crate) async fn orders_by_id(pool: &PgPool, ids: &[OrderId]) -> Result<Vec<OrderRecord>> {
+    let mut conn = pool.acquire().await?;
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows = sqlx::query_as(select_orders!("o.id = ANY($1)")).bind(ids).fetch_all(&mut *conn).await?;
+    Ok(with_lines(&mut conn, rows).await?)
+}
+
+/// The record at one instant, to be read page by page: an export of a busy sale is of one moment.
+pub(crate) async fn begin_reading(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    // Nobody waits for it but who asked for it, and a page of one sale may lie behind many orders of others.
+    sqlx::query("SET LOCAL statement_timeout = '2min'").execute(&mut *tx).await?;
+    Ok(tx)
+}
+
+/// How many orders a filter lets through, whatever its limit.
+pub(crate) async fn count(conn: &mut PgConnection, filter: &OrderFilter) -> Result<u64> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM orders WHERE ($1::text IS NULL OR user_id = $1) AND id < $2
+             AND ($3::integer IS NULL OR sale_id = $3) AND ($4::text IS NULL OR status = $4)",
+    )
+    .bind(filter.user.as_ref().map(crate::UserId::as_str))
+    .bind(filter.before.map_or(Uuid::max(), OrderId::as_uuid))
+    .bind(filter.sale.map(sale_key))
+    .bind(filter.state.map(OrderState::as_str))
+    .fetch_one(conn)
+    .await?;
+    Ok(count.cast_unsigned())
+}
+
+/// How many orders of a sale are recorded as confirmed and as failed, and how many are parked.
+pub(crate) async fn tally(pool: &PgPool, sale: SaleId) -> Result<[u64; 3]> {
+    let counts: (i64, i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE status = 'Confirmed'), count(*) FILTER (WHERE status = 'Failed'),
+             (SELECT count(*) FROM dead_letters WHERE sale_id = $1 AND resolved IS NULL)
+         FROM orders WHERE sale_id = $1",
+    )
+    .bind(sale_key(sale))
+    .fetch_one(pool)
+    .await?;
+    Ok([counts.0, counts.1, counts.2].map(i64::cast_unsigned))
+}
+
+/// Recorded orders, newest first, as [`orders`] has them.
+pub(crate) async fn page(conn: &mut PgConnection, filter: &OrderFilter) -> Result<Vec<OrderRecord>> {
     // Two statements: one that serves with and without a user would not always use the user's index.
     let select = match &filter.user {
         Some(user) => sqlx::query_as(select_orders!(
@@ -145,14 +200,7 @@ pub(crate) async fn orders(pool: &PgPool, filter: &OrderFilter) -> Result<Vec<Or
         .bind(i64::from(filter.limit))
         .fetch_all(&mut *conn)
         .await?;
-    Ok(with_lines(&mut conn, rows).await?)
-}
-
-/// One order.
-pub(crate) async fn order(pool: &PgPool, id: OrderId) -> Result<Option<OrderRecord>> {
-    let mut conn = pool.acquire().await?;
-    let row = sqlx::query_as(select_orders!("o.id = $1")).bind(id.as_uuid()).fetch_all(&mut *conn).await?;
-    Ok(with_lines(&mut conn, row).await?.pop())
+    Ok(with_lines(conn, rows).await?)
 }
 
 /// An order is written once, together with its lines, so a second statement sees them all.

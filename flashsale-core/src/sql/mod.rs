@@ -3,8 +3,10 @@
 //! Functions that take a connection are steps of somebody's transaction; those that take a pool are a whole
 //! one. Limits are not judged here: the ledger decides, the constraints stand behind it.
 
+pub(crate) mod actions;
 pub(crate) mod audit;
 pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
 pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod new_sale;
@@ -13,6 +15,7 @@ pub(crate) mod preflight;
 pub(crate) mod products;
 pub(crate) mod sales;
 pub(crate) mod snapshot;
+pub(crate) mod stock;
 #[cfg(test)]
 mod tests;
 

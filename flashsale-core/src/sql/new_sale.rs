@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{parsed, sale_key};
+use super::{actions, parsed, sale_key};
 use crate::{
     Created,
     error::{Error, Result},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Creates a sale with its products. One whose slug exists is left as it is.
-pub(crate) async fn create_sale(pool: &PgPool, sale: &NewSale) -> Result<Created> {
+pub(crate) async fn create_sale(pool: &PgPool, sale: &NewSale, actor: &str) -> Result<Created> {
     sale.validate()?;
     let mut tx = pool.begin().await?;
     // One at a time: the ids that are asked for and the ids that are made must not meet.
@@ -40,6 +40,9 @@ pub(crate) async fn create_sale(pool: &PgPool, sale: &NewSale) -> Result<Created
     for product in &sale.products {
         insert_product(&mut tx, id, product).await?;
     }
+    let units: u64 = sale.products.iter().map(|product| u64::from(product.stock)).sum();
+    let detail = format!("{}: {units} units of {} products", sale.slug, sale.products.len());
+    actions::note(&mut tx, actor, "create", Some(id), &detail).await?;
     tx.commit().await?;
     Ok(Created::New(id))
 }

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub in_recovery: bool,
     /// With which sessions begin: ours raise it where it is too little.
     pub synchronous_commit: String,
+    /// What this session has come to.
+    pub session_commit: String,
     pub fsync: bool,
     pub full_page_writes: bool,
     /// Connections that this role may still open.
@@ -32,6 +34,7 @@ pub(crate) async fn settings(pool: &PgPool) -> Result<Settings> {
                current_setting('server_version') AS version, \
                pg_is_in_recovery() AS in_recovery, \
                (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit, \
+               current_setting('synchronous_commit') AS session_commit, \
                current_setting('fsync')::bool AS fsync, \
                current_setting('full_page_writes')::bool AS full_page_writes, \
                current_setting('max_connections')::bigint \

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::{
+    actions,
     lock::{SessionLock, try_lock},
     parsed, products, sale_key, unreadable,
 };
@@ -36,18 +37,21 @@ pub(crate) async fn lock(conn: &mut PgConnection, sale: SaleId) -> Result<Option
     Ok(epoch.map(Epoch))
 }
 
-/// Notes the highest admission that is recorded.
+/// Notes the highest admission that is recorded, and says whether anybody wants to hear of final orders: asked
+/// here, because this statement runs under the sale's lock anyway.
 pub(crate) async fn raise_recorded_seq(
     conn: &mut PgConnection,
     sale: SaleId,
     seq: Seq,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE sales SET recorded_seq = GREATEST(recorded_seq, $2) WHERE id = $1")
-        .bind(sale_key(sale))
-        .bind(seq.get())
-        .execute(conn)
-        .await?;
-    Ok(())
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE sales SET recorded_seq = GREATEST(recorded_seq, $2) WHERE id = $1
+         RETURNING EXISTS (SELECT FROM subscribers)",
+    )
+    .bind(sale_key(sale))
+    .bind(seq.get())
+    .fetch_one(conn)
+    .await
 }
 
 /// The lock of loading this sale; `None` if another process has it. Epoch, token and chunk number are what
@@ -90,35 +94,108 @@ pub(crate) async fn request_recover(pool: &PgPool, sale: SaleId, epoch: Epoch) -
     Ok(())
 }
 
-/// Sets what the operator wants. A closed sale stays closed.
-pub(crate) async fn set_state(pool: &PgPool, sale: SaleId, state: SaleState) -> Result<()> {
-    let stands: Option<String> = sqlx::query_scalar(
-        "UPDATE sales SET state = CASE state WHEN 'closed' THEN state ELSE $2 END WHERE id = $1 RETURNING state",
+/// Sets what the operator wants. A closed sale stays closed; what is so already is not noted again.
+pub(crate) async fn set_state(pool: &PgPool, sale: SaleId, state: SaleState, actor: &str) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let stands: Option<String> = sqlx::query_scalar("SELECT state FROM sales WHERE id = $1 FOR UPDATE")
+        .bind(sale_key(sale))
+        .fetch_optional(&mut *tx)
+        .await?;
+    let stands = stands.ok_or_else(|| Error::not_found(format!("sale {sale}")))?;
+    if stands == state.as_str() {
+        return Ok(());
+    }
+    if stands == SaleState::Closed.as_str() {
+        return Err(Error::refused(format!("sale {sale} is closed, which is final; create a new sale")));
+    }
+    sqlx::query("UPDATE sales SET state = $2 WHERE id = $1")
+        .bind(sale_key(sale))
+        .bind(state.as_str())
+        .execute(&mut *tx)
+        .await?;
+    let act = match state {
+        SaleState::Open => "resume",
+        SaleState::Paused => "pause",
+        SaleState::Closed => "close",
+    };
+    actions::note(&mut tx, actor, act, Some(sale), &format!("it was {stands}")).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Moves the window, and says what it was and what it is. An end that has passed is now: a sale that seems to
+/// have ended a day ago would be removed from Redis at once.
+pub(crate) async fn set_window(
+    pool: &PgPool,
+    sale: SaleId,
+    starts_at: Option<DateTime<Utc>>,
+    ends_at: Option<DateTime<Utc>>,
+    actor: &str,
+) -> Result<[(DateTime<Utc>, DateTime<Utc>); 2]> {
+    type Row = (DateTime<Utc>, DateTime<Utc>, String, Option<DateTime<Utc>>, DateTime<Utc>);
+    let mut tx = pool.begin().await?;
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT starts_at, ends_at, state, purged_at, now() FROM sales WHERE id = $1 FOR UPDATE",
     )
     .bind(sale_key(sale))
-    .bind(state.as_str())
-    .fetch_optional(pool)
+    .fetch_optional(&mut *tx)
     .await?;
-    match stands {
-        None => Err(Error::not_found(format!("sale {sale}"))),
-        Some(word) if word == state.as_str() => Ok(()),
-        Some(_) => Err(Error::refused(format!("sale {sale} is closed, and a closed sale stays closed"))),
+    let (starts, ends, state, purged_at, now) =
+        row.ok_or_else(|| Error::not_found(format!("sale {sale}")))?;
+    if state == SaleState::Closed.as_str() {
+        return Err(Error::refused(format!("sale {sale} is closed, which is final; create a new sale")));
     }
+    if purged_at.is_some() {
+        return Err(Error::refused(format!(
+            "sale {sale} ended more than a day ago and is not sold again; create a new sale"
+        )));
+    }
+    if ends_at.is_some_and(|at| at < now) && ends < now {
+        return Err(Error::refused(format!(
+            "sale {sale} has ended; an end in the future would open it again"
+        )));
+    }
+    let window = (starts_at.unwrap_or(starts), ends_at.map_or(ends, |at| at.max(now)));
+    if window.0 >= window.1 {
+        return Err(Error::refused(format!(
+            "the sale would end before it starts (it starts {}, and ends {}); move both",
+            window.0, window.1
+        )));
+    }
+    if window != (starts, ends) {
+        sqlx::query("UPDATE sales SET starts_at = $2, ends_at = $3 WHERE id = $1")
+            .bind(sale_key(sale))
+            .bind(window.0)
+            .bind(window.1)
+            .execute(&mut *tx)
+            .await?;
+        let detail = format!("{starts} to {ends} became {} to {}", window.0, window.1);
+        actions::note(&mut tx, actor, "window", Some(sale), &detail).await?;
+        tx.commit().await?;
+    }
+    Ok([(starts, ends), window])
 }
 
 /// Notes that the sale is over for good, before its keys are removed from Redis. `false`, and nothing noted,
-/// if it is being loaded, stands under another epoch, or has parked orders.
-pub(crate) async fn mark_purged(pool: &PgPool, sale: SaleId, epoch: Epoch) -> Result<bool> {
+/// if it is being loaded, stands under another epoch, ends at another time than was judged, has parked orders, or
+/// a change of its stock is open.
+pub(crate) async fn mark_purged(
+    pool: &PgPool,
+    sale: SaleId,
+    epoch: Epoch,
+    ends_at: DateTime<Utc>,
+) -> Result<bool> {
     let mut tx = pool.begin().await?;
     // First the lock, then a statement that sees what was parked before it was got.
     lock(&mut tx, sale).await?;
     let done = sqlx::query(
         "UPDATE sales SET purged_at = COALESCE(purged_at, now())
-         WHERE id = $1 AND epoch = $2 AND loaded_epoch = $2
+         WHERE id = $1 AND epoch = $2 AND loaded_epoch = $2 AND ends_at = $3
+             AND changes_wanted = changes_settled
              AND NOT EXISTS (SELECT FROM dead_letters WHERE sale_id = $1)",
     )
     .bind(sale_key(sale))
     .bind(epoch.get())
+    .bind(ends_at)
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
@@ -139,6 +216,8 @@ pub(super) struct Row {
     recorded_seq: i64,
     recover_requested: i64,
     purged_at: Option<DateTime<Utc>>,
+    changes_wanted: i64,
+    changes_settled: i64,
 }
 
 impl Row {
@@ -156,6 +235,8 @@ impl Row {
             recorded_seq: Seq(self.recorded_seq),
             recover_requested: Epoch(self.recover_requested),
             purged_at: self.purged_at,
+            changes_wanted: self.changes_wanted,
+            changes_settled: self.changes_settled,
             products: Vec::new(),
         })
     }
@@ -177,7 +258,7 @@ pub(crate) async fn sale(conn: &mut PgConnection, id: SaleId) -> Result<Option<S
 async fn rows(conn: &mut PgConnection, id: Option<SaleId>, purged: bool) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, slug, name, currency, starts_at, ends_at, state, epoch, loaded_epoch, recorded_seq,
-             recover_requested, purged_at
+             recover_requested, purged_at, changes_wanted, changes_settled
          FROM sales WHERE ($1::integer IS NULL OR id = $1) AND ($2 OR purged_at IS NULL) ORDER BY id",
     )
     .bind(id.map(sale_key))

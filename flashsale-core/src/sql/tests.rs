@@ -45,7 +45,7 @@ fn sale(slug: &str, products: &[Option<i64>]) -> NewSale {
 }
 
 async fn created(pg: &PgPool, new: &NewSale) -> SaleId {
-    match create_sale(pg, new).await.unwrap() {
+    match create_sale(pg, new, "ann").await.unwrap() {
         Created::New(id) => id,
         Created::Exists(id) => panic!("sale {id} is there already"),
     }
@@ -60,9 +60,9 @@ async fn connect() -> (PgPool, String) {
 async fn a_sale_is_created_once_and_whole() {
     let (pg, _) = connect().await;
     let first = created(&pg, &sale("noon", &[Some(7), None, Some(3)])).await;
-    let again = create_sale(&pg, &sale("noon", &[None])).await.unwrap();
+    let again = create_sale(&pg, &sale("noon", &[None]), "ann").await.unwrap();
     assert!(matches!(again, Created::Exists(id) if id == first));
-    let error = create_sale(&pg, &sale("dusk", &[None, Some(3)])).await.unwrap_err();
+    let error = create_sale(&pg, &sale("dusk", &[None, Some(3)]), "ann").await.unwrap_err();
     assert!(error.to_string().contains(&format!("product 3 belongs to sale {first}")), "{error}");
     let dawn = created(&pg, &sale("dawn", &[None, None])).await;
 
@@ -79,7 +79,7 @@ async fn a_sale_is_created_once_and_whole() {
     let product = &all[0].products[0];
     assert_eq!((product.stock, product.sold, product.per_user_limit), (10, 0, 3));
     assert_eq!(product.sale_price.to_string(), "2.50");
-    assert!(create_sale(&pg, &sale("Not A Slug", &[None])).await.unwrap_err().invalid().is_some());
+    assert!(create_sale(&pg, &sale("Not A Slug", &[None]), "ann").await.unwrap_err().invalid().is_some());
 }
 
 #[tokio::test]
@@ -102,13 +102,55 @@ async fn a_closed_sale_stays_closed() {
     let (pg, _) = connect().await;
     let id = created(&pg, &sale("noon", &[None])).await;
     for state in [SaleState::Paused, SaleState::Open, SaleState::Closed, SaleState::Closed] {
-        sales::set_state(&pg, id, state).await.unwrap();
+        sales::set_state(&pg, id, state, "ann").await.unwrap();
         assert_eq!(sales(&pg, false).await.unwrap()[0].state, state);
     }
-    assert!(sales::set_state(&pg, id, SaleState::Open).await.is_err());
+    assert!(sales::set_state(&pg, id, SaleState::Open, "ann").await.is_err());
     assert_eq!(sales(&pg, false).await.unwrap()[0].state, SaleState::Closed);
     let nowhere = SaleId::try_from(99).unwrap();
-    assert!(sales::set_state(&pg, nowhere, SaleState::Open).await.unwrap_err().is_not_found());
+    assert!(sales::set_state(&pg, nowhere, SaleState::Open, "ann").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_window_is_moved_and_never_ends_before_now() {
+    let (pg, _) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    let stands = || async { sales(&pg, false).await.unwrap().remove(0) };
+    let (before, now) = (stands().await, chrono::Utc::now());
+    let hour = Duration::from_hours(1);
+    let [was, is] = sales::set_window(&pg, id, None, Some(now + hour), "ann").await.unwrap();
+    assert_eq!((was.1, is.0), (before.ends_at, before.starts_at));
+    assert_eq!(stands().await.ends_at, is.1);
+    // What has passed is now: a day-old end would be the sale's removal.
+    let [_, is] = sales::set_window(&pg, id, None, Some(now - 48 * hour), "ann").await.unwrap();
+    assert!(is.1 > now - hour, "{is:?}");
+    let again = sales::set_window(&pg, id, None, Some(now - hour), "ann").await.unwrap_err();
+    assert!(again.to_string().contains("has ended"), "{again}");
+    let crossed = sales::set_window(&pg, id, Some(now + 2 * hour), Some(now + hour), "ann").await;
+    assert!(crossed.unwrap_err().to_string().contains("before it starts"));
+    // Ended is not closed.
+    sales::set_window(&pg, id, Some(now + hour), Some(now + 2 * hour), "ann").await.unwrap();
+    sales::set_state(&pg, id, SaleState::Closed, "ann").await.unwrap();
+    assert!(sales::set_window(&pg, id, None, Some(now + hour), "ann").await.is_err());
+    let nowhere = SaleId::try_from(99).unwrap();
+    assert!(sales::set_window(&pg, nowhere, None, None, "ann").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn what_changes_something_is_noted_once() {
+    let (pg, _) = connect().await;
+    let id = created(&pg, &sale("noon", &[None])).await;
+    create_sale(&pg, &sale("noon", &[None]), "bob").await.unwrap();
+    for state in [SaleState::Paused, SaleState::Paused, SaleState::Closed, SaleState::Closed, SaleState::Open]
+    {
+        let _ = sales::set_state(&pg, id, state, "bob").await;
+    }
+    let acts = super::actions::last(&pg, Some(id), 9).await.unwrap();
+    let acts: Vec<_> = acts.iter().map(|act| (&*act.actor, &*act.action, &*act.detail)).collect();
+    let created = ("ann", "create", "noon: 10 units of 1 products");
+    assert_eq!(acts, [("bob", "close", "it was paused"), ("bob", "pause", "it was open"), created]);
+    let elsewhere = SaleId::try_from(99).unwrap();
+    assert!(super::actions::last(&pg, Some(elsewhere), 9).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -145,19 +187,24 @@ async fn a_sale_with_parked_orders_is_not_purged() {
     let (pg, url) = connect().await;
     let id = created(&pg, &sale("noon", &[None])).await;
     let epoch = sales::raise_epoch(&pg, id, Epoch(0)).await.unwrap();
-    assert!(!sales::mark_purged(&pg, id, epoch).await.unwrap(), "it is being loaded");
+    let ends_at = sales(&pg, false).await.unwrap()[0].ends_at;
+    assert!(!sales::mark_purged(&pg, id, epoch, ends_at).await.unwrap(), "it is being loaded");
     sales::set_loaded_epoch(&pg, id, epoch).await.unwrap();
     let garbage = Entry { id: "1-0".to_owned(), fields: vec![] };
-    Ledger::new(drain_pool(&url).unwrap()).park(id, epoch, &garbage, "garbage").await.unwrap();
-    assert!(!sales::mark_purged(&pg, id, epoch).await.unwrap());
+    Ledger::new(drain_pool(url.parse().unwrap())).park(id, epoch, &garbage, "garbage").await.unwrap();
+    assert!(!sales::mark_purged(&pg, id, epoch, ends_at).await.unwrap());
     let letter = dead_letters::list(&pg).await.unwrap().remove(0).id;
     // One that was not ended is not removed.
     dead_letters::finish_dead_letter(&pg, letter).await.unwrap();
     assert!(dead_letters::letter(&pg, letter).await.unwrap().is_some());
-    assert!(dead_letters::discard_garbage(&pg, letter).await.unwrap());
+    assert!(dead_letters::discard_garbage(&pg, letter, "ann").await.unwrap());
     dead_letters::finish_dead_letter(&pg, letter).await.unwrap();
     assert!(dead_letters::letter(&pg, letter).await.unwrap().is_none());
-    assert!(sales::mark_purged(&pg, id, epoch).await.unwrap());
+    // Its end was moved since it was judged.
+    assert!(!sales::mark_purged(&pg, id, epoch, ends_at - Duration::from_secs(1)).await.unwrap());
+    assert!(sales::mark_purged(&pg, id, epoch, ends_at).await.unwrap());
+    let error = sales::set_window(&pg, id, None, Some(ends_at), "ann").await.unwrap_err();
+    assert!(error.to_string().contains("more than a day ago"), "{error}");
     assert!(sales(&pg, false).await.unwrap().is_empty());
     assert!(sales(&pg, true).await.unwrap()[0].purged_at.is_some());
     assert!(sales::raise_epoch(&pg, id, Epoch(0)).await.is_err(), "never loaded again");
@@ -167,7 +214,7 @@ async fn a_sale_with_parked_orders_is_not_purged() {
 async fn with_orders(pg: &PgPool, url: &str) -> (SaleId, Vec<Decoded>) {
     let id = created(pg, &sale("noon", &[Some(1)])).await;
     let epoch = sales::raise_epoch(pg, id, Epoch(0)).await.unwrap();
-    let ledger = Ledger::new(drain_pool(url).unwrap());
+    let ledger = Ledger::new(drain_pool(url.parse().unwrap()));
     let made = [("ann", "a", 2), ("ann", "a", 1), ("ann", "b", 2), ("bob", "a", 1)];
     let made =
         (1..).zip(made).map(|(seq, (user, key, units))| queued(order(id, seq, user, key, &[(1, units)])));

@@ -201,7 +201,7 @@ async fn an_ending_killed_before_redis_was_told_is_finished_by_a_keeper() {
         let stored = stored.await.unwrap().unwrap();
         let order = stored.entry.decode(shop.sale).unwrap();
         let ledger = &shop.stores().ledger;
-        ledger.end_parked(shop.sale, Epoch(1), stored.id, &order, how).await.unwrap().unwrap();
+        ledger.end_parked(shop.sale, Epoch(1), stored.id, &order, how, "ann").await.unwrap().unwrap();
         // Killed here.
         assert_eq!(state(&shop, id).await, OrderState::Processing);
         assert_eq!(only_letter(&shop).await.resolved, Some(how.as_str()));
@@ -226,7 +226,11 @@ async fn an_ending_that_a_recovery_overtakes_is_ended_once() {
     let stored = statements::dead_letters::letter(&shop.stores().pg, letter).await.unwrap().unwrap();
     let order = stored.entry.decode(shop.sale).unwrap();
     let ledger = &shop.stores().ledger;
-    ledger.end_parked(shop.sale, Epoch(1), letter, &order, Resolution::Discarded).await.unwrap().unwrap();
+    ledger
+        .end_parked(shop.sale, Epoch(1), letter, &order, Resolution::Discarded, "ann")
+        .await
+        .unwrap()
+        .unwrap();
     shop.engine.operator().recover(shop.sale, |_| {}).await.unwrap();
     assert_eq!(shop.left(0).await, 10);
     shop.keeper().keep_once().await.unwrap();

@@ -194,7 +194,8 @@ async fn a_removal_that_was_killed_is_finished() {
     end_long_ago(&shop).await;
     shop.keeper().keep_once().await.unwrap();
     assert!(keys_in_redis(&shop).await > 0, "the window was carried first");
-    assert!(statements::sales::mark_purged(&shop.stores().pg, shop.sale, Epoch(1)).await.unwrap());
+    let ends_at = shop.engine.operator().sale(shop.sale).await.unwrap().ends_at;
+    assert!(statements::sales::mark_purged(&shop.stores().pg, shop.sale, Epoch(1), ends_at).await.unwrap());
     shop.keeper().keep_once().await.unwrap();
     assert_eq!(keys_in_redis(&shop).await, 0);
     shop.assert_sound().await;

@@ -13,6 +13,8 @@ mod guard;
 mod herd;
 mod keeper;
 mod metrics;
+mod notifier;
+mod own_stores;
 mod preflight;
 mod property;
 mod proxy;
@@ -20,6 +22,7 @@ mod rate_limit;
 mod recover;
 mod scripts;
 mod status;
+mod stock;
 mod unknown;
 mod upgrade;
 mod vanished;
@@ -56,7 +59,12 @@ impl Shop {
 
     /// The same before any keeper has seen it.
     pub(crate) async fn unloaded(products: &[(u32, u32)]) -> Self {
-        let engine = Engine::connect(config(test_support::database().await).await).await.unwrap();
+        Self::on(config(test_support::database().await).await, products).await
+    }
+
+    /// The same on these stores.
+    pub(crate) async fn on(config: EngineConfig, products: &[(u32, u32)]) -> Self {
+        let engine = Engine::connect(config).await.unwrap();
         let sale = new_sale(products);
         // All databases share one Redis, so the sale ids must differ between them.
         test_support::spread_sale_ids(&engine.stores().pg).await;

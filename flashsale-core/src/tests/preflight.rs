@@ -97,7 +97,7 @@ async fn every_session_commits_durably() {
         pool.close().await;
 
         let engine = Engine::connect(config.clone()).await.unwrap();
-        let draining = ledger::drain_pool(&url).unwrap();
+        let draining = ledger::drain_pool(url.parse().unwrap());
         for pool in [&engine.stores().pg, &draining] {
             let commit: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(pool).await.unwrap();
             assert_eq!(commit, ours, "where the default is {default}");

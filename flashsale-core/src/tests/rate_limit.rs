@@ -37,7 +37,7 @@ async fn who_is_limited_is_refused_without_redis() {
     let target = stack.redis_url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
     let proxy = Proxy::start(target).await;
     let mut config = config(test_support::database().await).await;
-    config.redis_url = format!("redis://{}/", proxy.address);
+    config.redis = format!("redis://{}/", proxy.address).into();
     config.redis_deadline = Duration::from_millis(200);
     let engine = Engine::connect(config).await.unwrap();
     let (over, other) = (fresh_address(), fresh_address());

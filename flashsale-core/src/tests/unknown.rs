@@ -9,10 +9,10 @@ use super::{
 async fn behind_proxy(products: &[(u32, u32)]) -> (Shop, Engine, Proxy) {
     let shop = Shop::open(products).await;
     let target =
-        shop.stores().config.redis_url.trim_start_matches("redis://").trim_end_matches('/').to_owned();
+        shop.stores().config.redis.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
     let proxy = Proxy::start(target).await;
     let mut config = shop.stores().config.clone();
-    config.redis_url = format!("redis://{}/", proxy.address);
+    config.redis = format!("redis://{}/", proxy.address).into();
     config.lanes = 1;
     let engine = Engine::connect(config).await.unwrap();
     (shop, engine, proxy)
@@ -76,7 +76,7 @@ async fn without_any_answer_the_outcome_is_unknown_and_the_key_tells() {
 async fn without_a_redis_nothing_was_sent() {
     let shop = Shop::open(&[(2, 5)]).await;
     let mut config = shop.stores().config.clone();
-    config.redis_url = "redis://127.0.0.1:1/".to_owned();
+    config.redis = "redis://127.0.0.1:1/".into();
     let engine = Engine::connect(config).await.unwrap();
     let error = engine.reserve(shop.request("bob", "k", &[(0, 1)])).await.unwrap_err();
     assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
@@ -88,7 +88,7 @@ async fn without_a_redis_nothing_was_sent() {
 async fn tls_to_a_server_that_speaks_none_is_an_error_not_a_panic() {
     let shop = Shop::open(&[(2, 5)]).await;
     let mut config = shop.stores().config.clone();
-    config.redis_url = config.redis_url.replace("redis://", "rediss://");
+    config.redis = config.redis.url().replace("redis://", "rediss://").into();
     let engine = Engine::connect(config).await.unwrap();
     let error = engine.reserve(shop.request("bob", "k", &[(0, 1)])).await.unwrap_err();
     assert!(error.is_transient(), "{error}");

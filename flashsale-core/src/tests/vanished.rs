@@ -13,11 +13,11 @@ use crate::{Error, OrderState, keys::book_order};
 async fn behind_proxy(deadline: Duration, connections: u32) -> (Shop, Engine, Proxy) {
     let shop = Shop::open(&[(10, 5)]).await;
     let mut config = shop.stores().config.clone();
-    let (scheme, rest) = config.database_url.split_once("://").unwrap();
+    let (scheme, rest) = config.postgres.url().split_once("://").unwrap();
     let (authority, database) = rest.split_once('/').unwrap();
     let (user, target) = authority.rsplit_once('@').unwrap();
     let proxy = Proxy::start(target.to_owned()).await;
-    config.database_url = format!("{scheme}://{user}@{}/{database}", proxy.address);
+    config.postgres = format!("{scheme}://{user}@{}/{database}", proxy.address).into();
     (config.postgres_deadline, config.postgres_connections) = (deadline, connections);
     let engine = Engine::connect(config).await.unwrap();
     (shop, engine, proxy)

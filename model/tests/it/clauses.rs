@@ -2,13 +2,14 @@
 //! that it can fail.
 
 use flashsale_model::properties::{
-    ACCEPTED_FOUND, GIVES_BACK_FAILED_ONLY, GIVES_BACK_ONCE, KEYS_NAME_ORDERS, NEVER_OVERSOLD,
-    NO_REPEAT_OF_ITSELF, NONE_DROPPED, ONE_ID_PER_KEY, ONE_ROW_PER_KEY, QUOTA_ADDS_UP, REFUSAL_HOLDS,
-    SEQUENCE_AHEAD, STATUS_FORWARD, STOCK_ADDS_UP, WITHIN_QUOTA,
+    ACCEPTED_FOUND, ADMITTED_STANDS, CHANGES_COUNT_ONCE, GIVES_BACK_FAILED_ONLY, GIVES_BACK_ONCE,
+    KEYS_NAME_ORDERS, NEVER_OVERSOLD, NO_REPEAT_OF_ITSELF, NONE_DROPPED, ONE_ID_PER_KEY, ONE_ROW_PER_KEY,
+    QUOTA_ADDS_UP, REFUSAL_HOLDS, SEQUENCE_AHEAD, STATUS_FORWARD, STOCK_ADDS_UP, WITHIN_QUOTA,
 };
 use flashsale_model::worlds::{
-    DAMAGE, DISCARD, DRAIN, FAILOVER, GIVE_BACK, LOSS_PARKED, LOSS_REPEAT, LOSS_UNREADABLE, RACE_LOSS,
-    REPEATS, SILENT_CROWD, SILENT_ONE, SILENT_QUOTA, SILENT_REPEAT, STATUS,
+    CHANGES, CHANGES_RECOVER, CHANGES_SILENT, DAMAGE, DISCARD, DRAIN, FAILOVER, GIVE_BACK, LOSS_PARKED,
+    LOSS_REPEAT, LOSS_UNREADABLE, RACE_LOSS, REPEATS, SILENT_CROWD, SILENT_ONE, SILENT_QUOTA, SILENT_REPEAT,
+    STATUS,
 };
 use flashsale_model::{Bounds, Clause, Protocol, Search};
 
@@ -46,6 +47,17 @@ const NEEDED: &[(Clause, Bounds, &str)] = &[
     (Clause::StatusChecksEpoch, FAILOVER, STATUS_FORWARD),
     (Clause::RecordedChecksEpoch, FAILOVER, ACCEPTED_FOUND),
     (Clause::StatusLooksAgain, STATUS, STATUS_FORWARD),
+    (Clause::ChangeOncePerOperation, CHANGES, CHANGES_COUNT_ONCE),
+    (Clause::OneChangeAtATime, CHANGES, STOCK_ADDS_UP),
+    (Clause::IncreaseRecordFirst, CHANGES, ADMITTED_STANDS),
+    (Clause::ReduceRedisFirst, CHANGES, ADMITTED_STANDS),
+    (Clause::ChangeNumbered, CHANGES, STOCK_ADDS_UP),
+    (Clause::OutcomeIsNoted, CHANGES, STOCK_ADDS_UP),
+    (Clause::SettlesWantedOnly, CHANGES, CHANGES_COUNT_ONCE),
+    (Clause::ChangeSettleChecksEpoch, CHANGES_RECOVER, STOCK_ADDS_UP),
+    (Clause::StockCoversSold, CHANGES_SILENT, NEVER_OVERSOLD),
+    (Clause::LoadSetsSettledChanges, CHANGES_RECOVER, STOCK_ADDS_UP),
+    (Clause::LoadReadsOneSnapshot, CHANGES_RECOVER, STOCK_ADDS_UP),
 ];
 
 /// Without this clause alone nothing breaks, in the world where it is most at stake. Its comment says why it is there.

@@ -1,8 +1,8 @@
 //! The protocol as it is: in no state of any world is a promise broken, and what makes trouble is reached.
 
 use flashsale_model::properties::{
-    DISCARDED, DUPLICATE, GIVEN_BACK, GONE, LOST, OLD_MASTER, PARKED, RECOVERED, REPLAYED, SOLD_OUT,
-    TAKEN_OVER,
+    CARRIED_TWICE, DISCARDED, DUPLICATE, GIVEN_BACK, GONE, LOST, LOWERED, OLD_MASTER, OVERTAKEN, PARKED,
+    RAISED, RECOVERED, REDUCTION_REFUSED, REPLAYED, SOLD_OUT, TAKEN_OVER,
 };
 use flashsale_model::{Bounds, Protocol, Search, worlds};
 
@@ -109,4 +109,29 @@ fn a_polled_status_only_moves_forward() {
     holds(worlds::STATUS, &[RECOVERED, LOST]);
     holds(worlds::STATUS_PARKED, &[RECOVERED, PARKED]);
     holds(worlds::STATUS_FAILED, &[RECOVERED, LOST]);
+}
+
+#[test]
+fn the_stock_is_raised_and_lowered_in_mid_sale() {
+    holds(worlds::CHANGES, &[RAISED, LOWERED, REDUCTION_REFUSED, CARRIED_TWICE, SOLD_OUT]);
+}
+
+#[test]
+fn the_stock_changes_while_the_sale_is_recovered() {
+    holds(worlds::CHANGES_RECOVER, &[RAISED, LOWERED, REDUCTION_REFUSED, RECOVERED, OVERTAKEN]);
+}
+
+#[test]
+fn the_stock_changes_while_redis_loses_writes() {
+    holds(worlds::CHANGES_LOSS, &[LOWERED, REDUCTION_REFUSED, CARRIED_TWICE, RECOVERED, OVERTAKEN, LOST]);
+}
+
+#[test]
+fn the_stock_is_lowered_while_redis_goes_back_unnoticed() {
+    holds(worlds::CHANGES_SILENT, &[LOWERED, REDUCTION_REFUSED, RECOVERED, LOST]);
+}
+
+#[test]
+fn the_stock_is_lowered_by_an_old_master_that_still_answers() {
+    holds(worlds::CHANGES_FAILOVER, &[LOWERED, RECOVERED, OVERTAKEN, OLD_MASTER]);
 }

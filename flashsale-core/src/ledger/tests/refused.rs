@@ -50,7 +50,7 @@ async fn an_order_that_cannot_even_fail_is_parked() {
     assert_eq!(sql::statuses_of(&shop.pg, &[parked]).await.unwrap()[&parked].state, OrderState::Processing);
 
     // Refused still: it stays parked. Without the trigger it ends.
-    let end = |how| shop.ledger.end_parked(shop.sale, Epoch(1), letter.id, &batch[1].order, how);
+    let end = |how| shop.ledger.end_parked(shop.sale, Epoch(1), letter.id, &batch[1].order, how, "ann");
     assert_eq!(end(Resolution::Replayed).await.unwrap(), Some(Verdict::Parked));
     assert_eq!(dead_letters::unfinished(&shop.pg).await.unwrap().len(), 0);
     sqlx::raw_sql("DROP TRIGGER refuse ON orders").execute(&shop.pg).await.unwrap();
@@ -87,7 +87,8 @@ async fn a_discarded_order_fails_and_keeps_its_units_out() {
     let letter = dead_letters::list(&shop.pg).await.unwrap().remove(0);
     assert_eq!(letter.reason, "nuls");
     assert!(letter.parked_at <= Utc::now() && letter.sale == shop.sale);
-    let end = |id| shop.ledger.end_parked(shop.sale, Epoch(1), id, &parked.order, Resolution::Discarded);
+    let end =
+        |id| shop.ledger.end_parked(shop.sale, Epoch(1), id, &parked.order, Resolution::Discarded, "ann");
     assert_eq!(end(letter.id + 1).await.unwrap(), None);
     assert_eq!(end(letter.id).await.unwrap(), Some(failed(FailureReason::Discarded)));
     // The entry that comes again is settled, not parked.
@@ -120,7 +121,7 @@ async fn garbage_is_parked_once_and_stays_discarded() {
         garbage.iter().collect::<Vec<_>>()
     );
     assert!(letters.iter().all(|letter| letter.order.is_none()));
-    assert!(dead_letters::discard_garbage(&shop.pg, letters[0].id).await.unwrap());
+    assert!(dead_letters::discard_garbage(&shop.pg, letters[0].id, "ann").await.unwrap());
     let resolved: Vec<_> = park().await.iter().map(|letter| letter.resolved).collect();
     assert_eq!(resolved, [Some(Resolution::Discarded), None, None]);
 }

@@ -14,7 +14,7 @@ use self::{
     live::Live,
     model::{EntryOf, Named, Number, Product, Request, Sale, Verdict},
 };
-use crate::{FailureReason, Items, ProductId, Quantity, SaleState};
+use crate::{FailureReason, Items, ProductId, Quantity, SaleState, scripts::Carry};
 
 /// Products 1 to 3 are sold, 4 is not.
 const SOLD: i64 = 3;
@@ -29,6 +29,8 @@ enum Step {
     Settle(Vec<(Named, Verdict)>),
     Price(ProductId, i64),
     State(SaleState),
+    /// A change of stock, numbered so far from the last one.
+    Stock(i64, ProductId, Carry),
 }
 
 impl ReferenceStateMachine for Sale {
@@ -56,6 +58,7 @@ impl ReferenceStateMachine for Sale {
             1 => (1..=SOLD, 0..=9i64).prop_map(|(id, price)| Step::Price(product_id(id), price)),
             1 => select(vec![SaleState::Open, SaleState::Open, SaleState::Paused, SaleState::Closed])
                 .prop_map(Step::State),
+            2 => stock(),
         ]
         .boxed()
     }
@@ -68,9 +71,23 @@ impl ReferenceStateMachine for Sale {
             Step::Settle(batch) => sale.settle(batch),
             Step::Price(product, price) => sale.set_price(*product, *price),
             Step::State(state) => sale.set_state(*state),
+            Step::Stock(ahead, product, carry) => sale.change_stock(*ahead, *product, *carry),
         }
         sale
     }
+}
+
+/// Mostly the next change, else one that comes again, late or early.
+fn stock() -> impl Strategy<Value = Step> {
+    let ahead = prop_oneof![4 => Just(1), 2 => Just(0), 1 => Just(-1), 1 => Just(2)];
+    let carry = prop_oneof![
+        (1..=4i64).prop_map(Carry::Add),
+        // One that the record refused.
+        Just(Carry::Add(0)),
+        (1..=4i64).prop_map(Carry::Take),
+    ];
+    (ahead, (1..=SOLD).prop_map(product_id), carry)
+        .prop_map(|(ahead, product, carry)| Step::Stock(ahead, product, carry))
 }
 
 fn product_id(id: i64) -> ProductId {

@@ -10,7 +10,7 @@ use crate::{
     keys::{book_key, book_key_value, book_order, book_quota},
     order::Fingerprint,
     packed::BookState,
-    scripts::Begun,
+    scripts::{Begun, Carried, Carry},
     tests::{
         key,
         scripts::scene::{EPOCH, SEQ, order_id},
@@ -104,6 +104,10 @@ pub(super) struct Sale {
     pub begun: Vec<Begun>,
     pub missing: Vec<Number>,
     pub given_back: usize,
+    /// The last change of stock, and whether it was applied.
+    pub changes: i64,
+    applied: Option<bool>,
+    pub carried: Option<Carried>,
 }
 
 impl Sale {
@@ -119,6 +123,9 @@ impl Sale {
             begun: vec![],
             missing: vec![],
             given_back: 0,
+            changes: 0,
+            applied: None,
+            carried: None,
         }
     }
 
@@ -137,6 +144,25 @@ impl Sale {
             .filter(|order| order.request.user == user)
             .map(|order| order.request.units(product))
             .sum()
+    }
+
+    pub(super) fn change_stock(&mut self, ahead: i64, product: ProductId, carry: Carry) {
+        let answer = |applied| if applied { Carried::Applied } else { Carried::Refused };
+        self.carried = Some(match ahead {
+            0 => self.applied.map_or(Carried::Known, answer),
+            1 => {
+                let units = match carry {
+                    Carry::Add(units) => Some(units),
+                    Carry::Take(units) => (units <= self.left(product)).then_some(-units),
+                };
+                self.products.get_mut(&product).expect("a product that is sold").stock += units.unwrap_or(0);
+                self.changes += 1;
+                self.applied = Some(units.is_some());
+                answer(units.is_some())
+            }
+            ahead if ahead < 0 => Carried::Known,
+            _ => Carried::Early,
+        });
     }
 
     pub(super) fn reserve(&mut self, batch: &[Request]) {
@@ -285,6 +311,9 @@ impl Sale {
     pub(super) fn lines(&self, sale: SaleId) -> BTreeSet<String> {
         let sale_line = format!("sale {} seq {}", self.state, self.seq);
         let mut lines = BTreeSet::from([sale_line, format!("book epoch {EPOCH}")]);
+        lines.insert(format!("stock changes {}", self.changes));
+        let outcome = |applied| format!("stock outcome {}", if applied { "applied" } else { "refused" });
+        lines.extend(self.applied.map(outcome));
         for (id, product) in &self.products {
             lines.insert(format!("stock {id} {}", self.left(*id)));
             lines.insert(format!("product {id} {}:{}", product.limit, product.price));

@@ -182,7 +182,16 @@ async fn steps_write_the_sale() {
             &[],
             "7 t 4 clear",
             "ok",
-            &[WAS, IS, "-stock 1 10", "-stock 2 5", "-product 1 3:1000", "-product 2 2:2000", "-book o@A Q1"],
+            &[
+                WAS,
+                IS,
+                "-stock 1 10",
+                "-stock 2 5",
+                "-stock changes 0",
+                "-product 1 3:1000",
+                "-product 2 2:2000",
+                "-book o@A Q1",
+            ],
         ),
         Row(
             "clear what has another type",

@@ -15,6 +15,7 @@ mod reserve;
 pub(super) mod scene;
 mod settle;
 mod state;
+mod stock;
 
 use self::scene::Scene;
 use crate::link::CallError;

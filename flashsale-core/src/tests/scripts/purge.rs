@@ -23,6 +23,7 @@ async fn removes_only_what_is_over() {
         "-sale seq 4",
         "-stock 1 10",
         "-stock 2 5",
+        "-stock changes 0",
         "-product 1 3:1000",
         "-product 2 2:2000",
         "-book epoch 7",

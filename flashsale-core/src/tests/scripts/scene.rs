@@ -43,7 +43,7 @@ pub(in crate::tests) fn order_id(sale: SaleId, number: u16) -> OrderId {
 
 /// A link to any Redis.
 pub(in crate::tests) fn link(url: &str) -> Link {
-    Link::new(client(url, DEADLINE).unwrap(), DEADLINE)
+    Link::new(client(&url.into(), DEADLINE).unwrap(), DEADLINE)
 }
 
 /// Loads an open sale of these products: id, stock, limit and price.
@@ -59,8 +59,10 @@ pub(in crate::tests) async fn load_sale(
         products.iter().map(|(id, _, limit, price)| pair(id, format!("{limit}:{price}"))).collect();
     let (starts_ms, ends_ms) = WINDOW_MS;
     load_start(link, keys, epoch, "seeding", &server(link, keys).await).await.unwrap();
+    let changes = [(b"changes".to_vec(), b"0".to_vec())];
     let steps = [
         LoadStep::Clear,
+        LoadStep::Fields("stock", &changes),
         LoadStep::Fields("stock", &stock),
         LoadStep::Fields("product", &product),
         LoadStep::Queue(&[]),

@@ -42,7 +42,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 pub(super) async fn recovered(stage: &Stage) -> Result<()> {
     let give_up = Instant::now() + RECOVERED_WITHIN;
     loop {
-        let output = stage.doors.flashsale(&["recover", &stage.sale.to_string()])?.output().await?;
+        let output = stage.doors.flashsale(&["recover", "--yes", &stage.sale.to_string()])?.output().await?;
         if output.status.success() {
             return Ok(());
         }
@@ -64,8 +64,8 @@ async fn under_load(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
 async fn twice_at_once(stage: &mut Stage) -> Result<()> {
     let sale = stage.sale.to_string();
     for _ in 0..3 {
-        let mut one = stage.doors.flashsale(&["recover", &sale])?;
-        let mut two = stage.doors.flashsale(&["recover", &sale])?;
+        let mut one = stage.doors.flashsale(&["recover", "--yes", &sale])?;
+        let mut two = stage.doors.flashsale(&["recover", "--yes", &sale])?;
         let (one, two) = tokio::try_join!(one.output(), two.output())?;
         let (one_said, two_said) = (said(&one), said(&two));
         ensure!(one.status.success() || two.status.success(), "both failed: {one_said}; {two_said}");
@@ -76,7 +76,7 @@ async fn twice_at_once(stage: &mut Stage) -> Result<()> {
 async fn killed(stage: &mut Stage, dice: &mut Dice) -> Result<()> {
     let sale = stage.sale.to_string();
     for _ in 0..3 {
-        let mut recovery = stage.doors.flashsale(&["recover", &sale])?.spawn()?;
+        let mut recovery = stage.doors.flashsale(&["recover", "--yes", &sale])?.spawn()?;
         stage.hold(dice.ms(10, 300)).await;
         recovery.kill().await?;
     }

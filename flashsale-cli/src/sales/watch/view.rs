@@ -1,0 +1,218 @@
+//! How a watched sale is shown: bars on a terminal, lines elsewhere.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+use flashsale_core::{Product, Sale, Tally};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::seen::Seen;
+use crate::{
+    output::{self, Output, count},
+    sales::phase,
+};
+
+/// More products than that are told of in one line.
+const BARS: usize = 20;
+const NAME: usize = 30;
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) enum View {
+    Bars(Box<Bars>),
+    Lines { output: Output, last: Option<(Instant, String)> },
+}
+
+pub(super) struct Bars {
+    /// Draws the others, for as long as it is there.
+    _all: MultiProgress,
+    head: ProgressBar,
+    products: Vec<ProgressBar>,
+    foot: [ProgressBar; 4],
+}
+
+impl View {
+    pub(super) fn new(output: Output, sale: &Sale) -> Self {
+        if output == Output::Table && io::stdout().is_terminal() {
+            Self::Bars(Box::new(Bars::new(sale)))
+        } else {
+            Self::Lines { output, last: None }
+        }
+    }
+
+    pub(super) fn show(&mut self, seen: &Seen, last_time: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Bars(bars) => bars.show(seen),
+            Self::Lines { output, last } => {
+                let text = as_line(seen);
+                let due = match last {
+                    _ if seen.live.is_none() && seen.away().is_empty() => false,
+                    None => true,
+                    Some((at, said)) => *said != text && (last_time || at.elapsed() >= LINE_EVERY),
+                };
+                if due {
+                    output.show_line(&as_json(seen), || format!("{} {text}", output::instant(seen.now())))?;
+                    *last = Some((Instant::now(), text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the last picture standing, and the cursor below it.
+    pub(super) fn close(self) {
+        if let Self::Bars(bars) = self {
+            for bar in [bars.head].iter().chain(&bars.products).chain(&bars.foot) {
+                bar.abandon();
+            }
+        }
+    }
+}
+
+impl Bars {
+    fn new(sale: &Sale) -> Self {
+        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is right");
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        let line = || all.add(ProgressBar::new(0).with_style(style("{wide_msg}")));
+        let width =
+            sale.products.iter().map(|product| short(product).chars().count()).max().unwrap_or_default();
+        let head = line();
+        let bar = |product: &Product| {
+            let bar = ProgressBar::new(u64::from(product.stock))
+                .with_style(style("  {prefix} {bar:30} {wide_msg}"));
+            all.add(bar.with_prefix(format!("{:width$}", short(product))))
+        };
+        let products = sale.products.iter().take(BARS).map(bar).collect();
+        let foot = std::array::from_fn(|_| line());
+        Self { _all: all, head, products, foot }
+    }
+
+    fn show(&self, seen: &Seen) {
+        let sale = &seen.sale;
+        self.head.set_message(format!(
+            "sale {} ({}): {}    {}",
+            sale.id,
+            sale.slug,
+            seen.doing(),
+            output::instant(seen.now())
+        ));
+        for (product, bar) in sale.products.iter().zip(&self.products) {
+            let left = seen.left(product);
+            let taken = left.map_or(i64::from(product.sold), |left| i64::from(product.stock) - left);
+            bar.set_length(u64::from(product.stock));
+            bar.set_position(u64::try_from(taken).unwrap_or(0));
+            bar.set_message(stock(product, left));
+        }
+        let more = sale.products.len().saturating_sub(BARS);
+        let more =
+            if more > 0 { format!("  … and {} more", count(more, "product")) } else { String::new() };
+        let lines = [
+            more,
+            format!("orders  {}", orders(seen)),
+            format!("queue   {}", queue(seen)),
+            seen.away().join("; "),
+        ];
+        for (bar, text) in self.foot.iter().zip(lines) {
+            bar.set_message(text);
+        }
+    }
+}
+
+fn short(product: &Product) -> String {
+    product.name.chars().filter(|c| !c.is_control()).take(NAME).collect()
+}
+
+fn stock(product: &Product, left: Option<i64>) -> String {
+    let (stock, sold) = (product.stock, product.sold);
+    match left {
+        Some(left) if left <= 0 => format!("none left of {stock}, {sold} sold"),
+        Some(left) => format!("{left} left of {stock}, {sold} sold"),
+        None => format!("{sold} sold of {stock}"),
+    }
+}
+
+fn orders(seen: &Seen) -> String {
+    let admitted = seen.live.as_ref().filter(|live| live.state.is_some()).map(|live| live.admitted);
+    let rate = seen.orders_per_second().map(|rate| format!(" ({rate}/s)")).unwrap_or_default();
+    format!("{} admitted{rate}, {}", output::or_dash(admitted), recorded(seen.tally))
+}
+
+fn recorded(tally: Option<Tally>) -> String {
+    let Some(Tally { confirmed, failed, parked, .. }) = tally else { return "not counted yet".to_owned() };
+    let parked =
+        if parked > 0 { format!(", {parked} parked: `flashsale dead-letters list`") } else { String::new() };
+    format!("{confirmed} confirmed, {failed} failed{parked}")
+}
+
+fn queue(seen: &Seen) -> String {
+    let Some(live) = &seen.live else { return "-".to_owned() };
+    let queue = &live.queue;
+    if queue.backlog == 0 {
+        return "empty".to_owned();
+    }
+    let oldest = queue
+        .oldest
+        .map(|oldest| format!(", the oldest for {}", output::seconds(oldest)))
+        .unwrap_or_default();
+    format!("{} waiting{oldest}, {} in hand", queue.backlog, queue.pending)
+}
+
+/// All that matters in a line, without what changes by itself.
+fn as_line(seen: &Seen) -> String {
+    let sale = &seen.sale;
+    let product = |product: &Product| format!("{}: {}", product.id, stock(product, seen.left(product)));
+    let products: Vec<_> = sale.products.iter().take(BARS).map(product).collect();
+    let admitted = seen.live.as_ref().map(|live| live.admitted);
+    let queued = seen.live.as_ref().map(|live| live.queue.backlog);
+    let mut parts = vec![
+        format!("sale {} {}", sale.id, phase(sale, seen.now())),
+        products.join(", "),
+        format!("{} admitted", output::or_dash(admitted)),
+        recorded(seen.tally),
+        format!("{} queued", output::or_dash(queued)),
+    ];
+    if seen.live.as_ref().is_some_and(|live| live.state.is_none()) {
+        parts.push("fenced".to_owned());
+    }
+    parts.extend(seen.away());
+    parts.join("; ")
+}
+
+fn as_json(seen: &Seen) -> Value {
+    let (sale, now) = (&seen.sale, seen.now());
+    let products = sale.products.iter().map(|product| {
+        json!({
+            "id": product.id,
+            "name": product.name,
+            "stock": product.stock,
+            "sold": product.sold,
+            "left": seen.left(product),
+        })
+    });
+    let queue = seen.live.as_ref().map(|live| {
+        json!({
+            "backlog": live.queue.backlog,
+            "pending": live.queue.pending,
+            "oldestSeconds": live.queue.oldest.map(|age| age.as_secs_f64()),
+        })
+    });
+    json!({
+        "at": now,
+        "sale": sale.id,
+        "slug": sale.slug,
+        "state": sale.state,
+        "phase": phase(sale, now),
+        "stateInRedis": seen.live.as_ref().and_then(|live| live.state),
+        "secondsToEnd": (sale.ends_at - now).num_seconds().max(0),
+        "admitted": seen.live.as_ref().map(|live| live.admitted),
+        "ordersPerSecond": seen.orders_per_second(),
+        "confirmed": seen.tally.map(|tally| tally.confirmed),
+        "failed": seen.tally.map(|tally| tally.failed),
+        "parked": seen.tally.map(|tally| tally.parked),
+        "queue": queue,
+        "products": products.collect::<Vec<_>>(),
+        "problems": seen.away(),
+    })
+}
