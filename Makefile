@@ -12,7 +12,7 @@ PROFILE_DIR := $(PROFILE)
 endif
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(PROFILE_DIR)
 
-.PHONY: help setup demo test check check-api check-containers run bench chaos
+.PHONY: help setup demo test check check-api check-containers run examples package bench chaos
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -32,6 +32,7 @@ test: setup ## Run all tests, on a real Redis and PostgreSQL
 
 check: ## Formatting, lints and documentation, with warnings as errors
 	cargo fmt --all --check
+	rustfmt --check --edition 2024 examples/stranger/src/main.rs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
@@ -45,6 +46,14 @@ check-containers: ## Lint the Dockerfile, and check compose.yaml against its spe
 run: setup ## A private stack, the demo sale and the server, ready for curl; Ctrl-C ends all
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked
 	@bash scripts/run.sh $(BIN)
+
+examples: setup ## Run the examples, and a crate from outside of the workspace, on a private stack
+	cargo build -p flashsale-cli -p flashsale-examples --bins --examples --locked
+	@bash scripts/run-examples.sh $(or $(CARGO_TARGET_DIR),target)/debug
+
+# Built as `make examples` builds the crate outside of the workspace, so that they share what they depend on.
+package: ## Package the core, and build the package by itself
+	CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package -p flashsale-core --locked --allow-dirty
 
 bench: setup ## Measure it beside rivals and physical limits: BENCH_ARGS="--only growth"
 	cargo build $(PROFILE_FLAG) --workspace --bins --locked

@@ -13,6 +13,7 @@ use axum::{
     Router,
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use flashsale_core::{
@@ -35,7 +36,10 @@ async fn main() -> anyhow::Result<()> {
 
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(engine.keeper().run(shutdown.clone()));
-    tasks.spawn(engine.drainer().run(shutdown.clone()));
+    // Which process does what is yours to choose: a `worker_only` beside this one can make orders final.
+    if env::var("DRAIN").as_deref() != Ok("elsewhere") {
+        tasks.spawn(engine.drainer().run(shutdown.clone()));
+    }
     tasks.spawn(engine.monitor().run(shutdown.clone()));
 
     let app = Router::new()
@@ -84,42 +88,50 @@ async fn create_sale(engine: &Engine) -> anyhow::Result<ProductId> {
     Ok(engine.operator().sale(id).await?.products[0].id)
 }
 
-type Answer = Result<(StatusCode, String), (StatusCode, String)>;
+type Answer = Result<(StatusCode, String), Problem>;
 
 async fn buy(State(engine): State<Engine>, Path(product): Path<i64>, headers: HeaderMap) -> Answer {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let request = || {
-        // Who asks has to be known by now: the engine believes what it is told.
-        let user = header("x-user-id").parse()?;
-        // The client's name for this purchase. Sent again, it is the same order.
-        let key = header("idempotency-key").parse()?;
-        let items = Items::merge([(ProductId::try_from(product)?, Quantity::try_from(1)?)])?;
-        Ok(OrderRequest::new(user, key, items))
-    };
-    match engine.reserve(request().map_err(problem)?).await.map_err(problem)? {
-        Admission::Admitted(id) | Admission::Replayed(id) => Ok((StatusCode::ACCEPTED, format!("{id}\n"))),
-        Admission::Refused(refusal) => Err((StatusCode::CONFLICT, format!("{refusal}\n"))),
-        other => Err((StatusCode::NOT_IMPLEMENTED, format!("{other:?}\n"))),
-    }
+    // Who asks has to be known by now: the engine believes what it is told.
+    let user = header("x-user-id").parse()?;
+    // The client's name for this purchase. Sent again, it is the same order.
+    let key = header("idempotency-key").parse()?;
+    let items = Items::merge([(ProductId::try_from(product)?, Quantity::try_from(1)?)])?;
+    Ok(match engine.reserve(OrderRequest::new(user, key, items)).await? {
+        Admission::Admitted(id) | Admission::Replayed(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        Admission::Refused(refusal) => (StatusCode::CONFLICT, format!("{refusal}\n")),
+        other => (StatusCode::NOT_IMPLEMENTED, format!("{other:?}\n")),
+    })
 }
 
 async fn order(State(engine): State<Engine>, Path(id): Path<OrderId>) -> Answer {
-    match engine.order_status(id).await.map_err(problem)? {
-        Some(status) => Ok((StatusCode::OK, format!("{}\n", status.state))),
-        None => Err((StatusCode::NOT_FOUND, "no such order\n".to_owned())),
-    }
+    Ok(match engine.order_status(id).await? {
+        Some(order) => (StatusCode::OK, format!("{}\n", order.state)),
+        None => (StatusCode::NOT_FOUND, "no such order\n".to_owned()),
+    })
 }
 
 /// What a caller can do about an error is what its status says.
-fn problem(error: Error) -> (StatusCode, String) {
-    let status = if error.invalid().is_some() {
-        StatusCode::BAD_REQUEST
-    } else if error.outcome_unknown() {
-        StatusCode::GATEWAY_TIMEOUT
-    } else if error.is_transient() {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
-    };
-    (status, format!("{error}\n"))
+struct Problem(Error);
+
+impl<E: Into<Error>> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        let status = if error.invalid().is_some() {
+            StatusCode::BAD_REQUEST
+        } else if error.outcome_unknown() {
+            StatusCode::GATEWAY_TIMEOUT
+        } else if error.is_transient() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        (status, format!("{error}\n")).into_response()
+    }
 }

@@ -1,6 +1,5 @@
 //! `flashsale dead-letters`: queue entries that nobody but an operator can decide.
 
-use clap::value_parser;
 use flashsale_core::{DeadLetter, Ended, Operator};
 use serde_json::{Map, Value, json};
 
@@ -23,21 +22,21 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  flashsale dead-letters show 3")]
     Show {
         /// The dead letter's number
-        #[arg(value_parser = value_parser!(i64).range(1..))]
+        #[arg(value_parser = number)]
         id: i64,
     },
     /// Decide the order again, now that what stood against it is mended
     #[command(after_help = "Example:\n  flashsale dead-letters replay 3")]
     Replay {
         /// The dead letter's number
-        #[arg(value_parser = value_parser!(i64).range(1..))]
+        #[arg(value_parser = number)]
         id: i64,
     },
     /// Let the order fail, and give its units back
     #[command(after_help = "Example:\n  flashsale dead-letters discard 3 --yes")]
     Discard {
         /// The dead letter's number
-        #[arg(value_parser = value_parser!(i64).range(1..))]
+        #[arg(value_parser = number)]
         id: i64,
         /// Only say what would happen
         #[arg(long)]
@@ -45,6 +44,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         consent: Consent,
     },
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    let number = text
+        .parse()
+        .map_err(|_| "must be a number; `flashsale dead-letters list` shows those that there are")?;
+    if number < 1 { Err(format!("{number} is not in 1..")) } else { Ok(number) }
 }
 
 const DISCARDING: &str = "discarding cannot be undone";

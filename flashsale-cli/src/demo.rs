@@ -75,9 +75,7 @@ async fn tell(
     };
     // Also after a failed run: what the stores say is then of most interest.
     let engine = Engine::connect(EngineConfig::new(stack.redis_url(), stack.database_url())).await?;
-    let auditing = output::spinner("auditing both stores once more");
     let audited = audit::run_briefly(&engine).await;
-    auditing.finish_and_clear();
     engine.close().await;
     if status.success() { audited } else { Ok(exit_code(status)) }
 }

@@ -5,6 +5,8 @@ use std::{
     process::ExitCode,
 };
 
+use flashsale_server::Stores;
+
 /// The person at the keyboard has to change something about the call: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -20,8 +22,8 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Tells a failure on stderr and makes an exit code of it.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// Tells a failure on stderr and makes an exit code of it. `stores` are those that were asked.
+pub(crate) fn report(error: &anyhow::Error, stores: impl FnOnce() -> Option<Stores>) -> ExitCode {
     if is_broken_pipe(error) {
         // Whoever read our results, such as `head`, has seen enough; a message would only disturb.
         return ExitCode::FAILURE;
@@ -29,6 +31,13 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     tell(&format!("error: {}", describe(error)));
     if let Some(remedy) = remedy(error) {
         tell(remedy);
+    }
+    if is_away(error) {
+        let which = stores().map(|stores| format!(" ({stores})")).unwrap_or_default();
+        tell(&format!(
+            "Are the stores running, and are their URLs right{which}? `flashsale up` starts private ones; \
+             `flashsale doctor` looks at both."
+        ));
     }
     let core = error.downcast_ref::<flashsale_core::Error>();
     let invalid = core.is_some_and(|error| error.invalid().is_some());
@@ -45,11 +54,12 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     if core.is_not_found() && text.starts_with("dead letter") {
         return Some("`flashsale dead-letters list` shows those that there are.");
     }
-    let away = core.is_transient() && !core.is_fenced();
-    away.then_some(
-        "Are the stores running, and are their URLs right? `flashsale up` starts private ones; `flashsale doctor` \
-         looks at both.",
-    )
+    None
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    let core = error.downcast_ref::<flashsale_core::Error>();
+    core.is_some_and(|core| core.is_transient() && !core.is_fenced())
 }
 
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {

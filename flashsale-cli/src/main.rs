@@ -50,7 +50,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-`flashsale COMMAND --help` has an example of each. Commands find a `flashsale up` that runs in the same directory.
+Examples of each command: `flashsale COMMAND --help`. Commands find a `flashsale up` that runs in the same directory.
 Exit codes: 0 done, 1 failed, 2 wrong usage. Logs go to stderr (RUST_LOG sets how much).";
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +124,7 @@ async fn main() -> ExitCode {
     }
     match cli.command.run(&cli.call).await {
         Ok(code) => code,
-        Err(error) => failure::report(&error),
+        Err(error) => failure::report(&error, || stores::resolve(&cli.call.stores).ok()),
     }
 }
 

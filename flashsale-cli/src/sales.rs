@@ -1,6 +1,7 @@
 //! `flashsale sales`: what is sold, and when.
 
 mod close;
+mod stock;
 mod watch;
 mod window;
 
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::{call::Call, output, sale_ref::SaleRef, span};
 
-/// Look at sales and watch them; pause, resume and close them; move their window
+/// Look at sales and watch them; pause, resume, restock and close them; move their window
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example:\n  flashsale sales list")]
 pub(crate) enum Command {
@@ -38,6 +39,8 @@ pub(crate) enum Command {
         /// The sale's id or slug
         id: SaleRef,
     },
+    Restock(stock::Restock),
+    Reduce(stock::Reduce),
     Window(window::Args),
     Close(close::Args),
 }
@@ -52,6 +55,8 @@ pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<ExitCod
         Command::Watch(args) => code = watch::run(&args, &operator, call).await?,
         Command::Pause { id } => set_state(&operator, &id, SaleState::Paused, call).await?,
         Command::Resume { id } => set_state(&operator, &id, SaleState::Open, call).await?,
+        Command::Restock(args) => args.run(&operator, call).await?,
+        Command::Reduce(args) => args.run(&operator, call).await?,
         Command::Window(args) => window::run(&args, &operator, call).await?,
         Command::Close(args) => close::run(&args, &operator, call).await?,
     }
@@ -109,6 +114,7 @@ async fn list(operator: &Operator, call: &Call) -> anyhow::Result<()> {
 async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<()> {
     let sale = id.find(operator).await?;
     let live = operator.live_stock(sale.id).await?;
+    let changes = operator.stock_changes(sale.id).await?;
     let left = |product| live.iter().find(|stock| stock.product == product).and_then(|stock| stock.left);
 
     let mut value = serde_json::to_value(&sale)?;
@@ -116,6 +122,7 @@ async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<
         shown["left"] = json!(left(product.id));
     }
     value["phase"] = json!(phase(&sale, Utc::now()));
+    value["stockChanges"] = json!(changes);
     call.output.show(&value, || {
         let rows = sale.products.iter().map(|product| {
             [
@@ -130,7 +137,8 @@ async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<
             ]
         });
         let header = ["id", "product", "price", "sale price", "stock", "sold", "left", "per user"];
-        format!("{}\n{}", head(&sale), output::table(header, rows))
+        let changes = stock::as_text(&changes).map(|changes| format!("\n\n{changes}")).unwrap_or_default();
+        format!("{}\n{}{changes}", head(&sale), output::table(header, rows))
     })
 }
 

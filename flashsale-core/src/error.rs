@@ -128,6 +128,7 @@ impl From<Invalid> for Error {
 
 /// A Redis call that failed: what a script said is our own mistake, everything else is Redis being away.
 /// Callers whose call may have taken effect turn it into an unknown outcome themselves.
+#[doc(hidden)]
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         let what = match error.code() {
@@ -139,6 +140,7 @@ impl From<redis::RedisError> for Error {
 }
 
 /// A read that failed, or a write that is repeated until it is answered.
+#[doc(hidden)]
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));

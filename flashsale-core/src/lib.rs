@@ -85,8 +85,9 @@
 //! - [`Keeper`] loads sales into Redis, recovers them there and carries what operators change. Without
 //!   one, a new sale sells nothing.
 //! - [`Notifier`] calls your own code for every order that became final, at least once: for payments and mails.
-//! - [`Operator`] creates, changes and closes sales, looks into orders and queues, ends parked orders,
-//!   audits and recovers.
+//! - [`Operator`] creates, pauses and closes sales, changes their window and, by difference, their stock
+//!   ([`change_stock`](Operator::change_stock)), looks into orders and queues, ends parked orders, audits and
+//!   recovers.
 //! - [`Monitor`] shows stock, queues, dead letters and fenced sales as gauges. They and everything that the
 //!   engine counts go to the recorder of the [`metrics`](https://docs.rs/metrics) crate that is installed:
 //!   install it before [`Engine::connect`].
@@ -124,6 +125,12 @@
 //! It cannot bring about an oversell, and no recorded order is lost. A PostgreSQL that loses commits loses the
 //! orders of those commits. Whether the two stores are set up so that all of this holds, [`Engine::preflight`] says.
 //!
+//! # Errors
+//!
+//! Whatever asks a store may fail as [transient](Error::is_transient): the store is away, or the sale is fenced.
+//! Such a call may be repeated; an operator's change is then made once, and an order by its key. What else a
+//! function fails with, it says itself. No function panics for what a buyer, a store or the network does.
+//!
 //! # What it does not do
 //!
 //! - No payment: an order is `Confirmed` when its units are sold to it. There is no window to pay in, no
@@ -131,9 +138,8 @@
 //! - One Redis node: a hot sale is not spread over several, and a Redis Cluster is not spoken to.
 //! - Prices, limits and the list of products of a sale cannot be changed once it is created. Stock and window can.
 //! - No HTTP, no authentication: it believes the [`UserId`] that it is given.
-//! - Nothing is told twice on purpose, but at-least-once is what it says: [`Notifier`] may call again.
 //!
-//! It is made for Redis 7.0 or Valkey 7.2 and newer, and PostgreSQL 12 and newer.
+//! It is made for Redis 7.0 and newer or Valkey, and for PostgreSQL 12 and newer.
 
 #![deny(missing_docs)]
 

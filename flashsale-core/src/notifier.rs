@@ -37,6 +37,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// The pause after nothing was due, likewise.
 const IDLE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// The pause after PostgreSQL could not be asked.
+const AWAY_PAUSE: Duration = Duration::from_secs(2);
 /// Calls that are under way at once, unless the embedder says otherwise.
 const AT_ONCE: usize = 16;
 /// So much is kept of what a failed call says, in bytes.
@@ -82,6 +84,30 @@ pub struct Subscriber {
 /// connection is held while it runs. The order of the calls is not that of the orders.
 ///
 /// Several notifiers of one name share the work; consumers of different names each hear everything.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use flashsale_core::{Engine, OrderRecord, OrderState};
+/// # use tokio_util::sync::CancellationToken;
+/// # struct Bank;
+/// # impl Bank {
+/// #     async fn charge(&self, _reference: String, _amount: String) -> Result<(), std::io::Error> { Ok(()) }
+/// # }
+/// # async fn example(engine: Engine, bank: Arc<Bank>, shutdown: CancellationToken) -> flashsale_core::Result<()> {
+/// let charge = move |order: OrderRecord| {
+///     let bank = Arc::clone(&bank);
+///     async move {
+///         if order.state != OrderState::Confirmed {
+///             return Ok(());
+///         }
+///         // The bank takes a reference once: a second call charges nothing.
+///         bank.charge(order.id.to_string(), order.total.to_string()).await
+///     }
+/// };
+/// tokio::spawn(engine.notifier("payments", charge).await?.run(shutdown));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Notifier {
     stores: Arc<Stores>,
     name: String,
@@ -156,14 +182,14 @@ impl Notifier {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut idle = IDLE_PAUSE.0;
         while !shutdown.is_cancelled() {
-            let worked = match self.take().await {
-                Ok(taken) => taken > 0,
+            idle = match self.take().await {
+                Ok(0) => (idle * 2).min(IDLE_PAUSE.1),
+                Ok(_) => IDLE_PAUSE.0,
                 Err(error) => {
                     tracing::warn!(%error, subscriber = self.name, "final orders could not be taken");
-                    false
+                    AWAY_PAUSE
                 }
             };
-            idle = if worked { IDLE_PAUSE.0 } else { (idle * 2).min(IDLE_PAUSE.1) };
             tokio::select! {
                 () = self.wait(idle) => {}
                 () = shutdown.cancelled() => {}

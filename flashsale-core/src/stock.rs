@@ -22,7 +22,7 @@ use crate::{
     ids::{IdempotencyKey, ProductId, SaleId},
     keys::SaleKeys,
     operator::Operator,
-    sale::Sale,
+    sale::{NewSale, Sale},
     scripts::{self, Carried, Carry},
     sql::{self, stock::Requested},
 };
@@ -38,7 +38,7 @@ pub struct NewStockChange {
     pub sale: SaleId,
     /// Its product.
     pub product: ProductId,
-    /// So many units more, or fewer; not 0.
+    /// So many units more, or fewer: not 0, and at most [`NewSale::MAX_STOCK`].
     pub units: i64,
     /// The operator's name for this change, unique in the sale: asking again under the same name changes nothing
     /// more, whatever became of the first time.
@@ -108,6 +108,10 @@ impl Operator {
     pub async fn change_stock(&self, change: &NewStockChange) -> Result<StockChange> {
         if change.units == 0 {
             return Err(Error::refused("a change by 0 units changes nothing"));
+        }
+        if change.units.unsigned_abs() > u64::from(NewSale::MAX_STOCK) {
+            let most = NewSale::MAX_STOCK;
+            return Err(Error::refused(format!("a change by more than {most} units is more than any stock")));
         }
         let (stores, until) = (&self.stores, Instant::now() + PATIENCE);
         let noted = loop {

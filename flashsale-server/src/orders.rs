@@ -145,8 +145,9 @@ pub(crate) async fn place(
 /// longer than all the rest.
 fn accepted(order_id: OrderId, idempotency_key: &IdempotencyKey) -> Response {
     const POLL: &str = "/api/orders/status/";
-    let poll = format!("{POLL}{order_id}");
-    let id = &poll[POLL.len()..];
+    let mut id = [0; 36];
+    let id: &str = order_id.as_uuid().hyphenated().encode_lower(&mut id);
+    let poll = [POLL, id].concat();
     // A key may hold a backslash.
     let key = serde_json::to_string(idempotency_key).expect("text becomes JSON");
     let body = [

@@ -77,7 +77,7 @@ fn begins(protocol: &Protocol, state: &State, carrier: usize, actions: &mut Vec<
 }
 
 /// One transaction. More stock is there for the record at once, so that Redis never sells what the record has not;
-/// less is only wanted, as nobody but Redis knows what is held.
+/// less is only wanted, as nobody but Redis knows what is held, or refused if so much is sold already.
 pub(crate) fn ask(protocol: &Protocol, state: &mut State, carrier: usize, change: u8) {
     let units = protocol.units(change);
     let redis_first = if units > 0 {
@@ -89,8 +89,9 @@ pub(crate) fn ask(protocol: &Protocol, state: &mut State, carrier: usize, change
     ledger.wanted += 1;
     let number = ledger.wanted;
     ledger.changes[usize::from(number - 1)] = Some(Change { change, outcome: Outcome::Wanted });
-    if !redis_first {
-        ledger.settle(protocol, number, true);
+    let possible = ledger.confirmed(|_| true) <= ledger.stock + units;
+    if !redis_first || !possible {
+        ledger.settle(protocol, number, possible);
     }
     carry(protocol, state, carrier, number);
 }

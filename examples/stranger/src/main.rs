@@ -3,14 +3,15 @@
 use std::{env, error::Error, sync::Arc, time::Duration};
 
 use flashsale_core::{
-    Admission, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale, OrderRecord, OrderRequest,
-    OrderState, ProductId, Quantity, Refusal,
+    Admission, ChangeOutcome, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale,
+    NewStockChange, OrderRecord, OrderRequest, OrderState, ProductId, Quantity, Refusal,
 };
 use tokio::sync::Mutex;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let engine = Engine::connect(EngineConfig::new(env::var("REDIS_URL")?, env::var("DATABASE_URL")?)).await?;
+    let engine =
+        Engine::connect(EngineConfig::new(env::var("REDIS_URL")?, env::var("DATABASE_URL")?)).await?;
     engine.migrate().await?;
     let told = Arc::new(Mutex::new(Vec::new()));
     let hook = {
@@ -42,7 +43,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let too_many = engine.reserve(order("bob", "b-1", product, 2)?).await?;
     assert_eq!(too_many, Admission::Refused(Refusal::SoldOut { product, left: 1 }));
     assert!(matches!(engine.reserve(order("bob", "b-2", product, 1)?).await?, Admission::Admitted(_)));
-    assert_eq!(engine.active_products().await?.iter().find(|on| on.sale == sale).map(|on| on.stock_remaining), Some(0));
+    let active = engine.active_products().await?;
+    assert!(active.iter().any(|on| on.product.id == product && on.stock_remaining == 0));
+
+    // One more is found. Asked for twice under one name, it is added once.
+    let more = NewStockChange { sale, product, units: 1, op_id: "found-one".parse()? };
+    for _ in 0..2 {
+        assert_eq!(operator.change_stock(&more).await?.outcome, ChangeOutcome::Applied);
+    }
+    engine.keeper().keep_once().await?;
+    assert!(matches!(engine.reserve(order("bob", "b-3", product, 1)?).await?, Admission::Admitted(_)));
+    let sold_out = engine.reserve(order("cid", "c-1", product, 1)?).await?;
+    assert_eq!(sold_out, Admission::Refused(Refusal::SoldOut { product, left: 0 }));
 
     // Admitted is not final: that is the record's word.
     assert_eq!(engine.order_status(id).await?.map(|order| order.state), Some(OrderState::Queued));
@@ -55,7 +67,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while notifier.step().await?.delivered > 0 {}
     let mut told = told.lock().await.clone();
     told.sort();
-    assert_eq!(told, [("ann".to_owned(), OrderState::Confirmed), ("bob".to_owned(), OrderState::Confirmed)]);
+    let confirmed = |user: &str| (user.to_owned(), OrderState::Confirmed);
+    assert_eq!(told, [confirmed("ann"), confirmed("bob"), confirmed("bob")]);
     operator.unsubscribe("stranger").await?;
 
     let report = operator.audit(sale, Duration::from_secs(5)).await?;

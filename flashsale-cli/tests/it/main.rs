@@ -7,5 +7,7 @@ mod export;
 mod program;
 mod sales;
 mod seed;
+mod stock;
+mod terminal;
 mod up;
 mod usage;

@@ -16,6 +16,8 @@ const COMMANDS: &[&[&str]] = &[
     &["sales", "close"],
     &["sales", "watch"],
     &["sales", "window"],
+    &["sales", "restock"],
+    &["sales", "reduce"],
     &["orders"],
     &["orders", "list"],
     &["orders", "show"],
@@ -51,6 +53,9 @@ fn wrong_usage_is_2_and_says_what_is_right() {
         (&["sales", "show", "0"], "between 1 and"),
         (&["sales", "show", "X y"], "whole number, or its slug"),
         (&["sales", "window", "1"], "--ends-at"),
+        (&["sales", "restock", "1", "1", "-5"], "1..="),
+        (&["dead-letters", "show", "x"], "dead-letters list"),
+        (&["sales", "restock", "1", "x", "5"], "whole number"),
         (&["sales", "window", "1", "--ends-at", "noon"], "+2h"),
         (&["orders", "export", "--format", "xlsx"], "jsonl"),
         (&["log", "--as", ""], "1-100 bytes"),
@@ -96,9 +101,13 @@ fn without_stores_it_says_how_to_get_some() {
 
 #[test]
 fn a_url_that_cannot_be_read_is_wrong_usage_and_a_store_that_is_away_is_not() {
-    for (redis_url, code, said) in
-        [("nonsense", 2, "URL"), ("redis://127.0.0.1:1/", 1, "Are the stores running")]
-    {
+    let ran =
+        alone(&["queue", "--redis-url", "redis://127.0.0.1:1/", "--database-url", "mysql://x@127.0.0.1/x"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("postgres://"), "{ran:#?}");
+    for (redis_url, code, said) in [
+        ("nonsense", 2, "URL"),
+        ("redis://:secret@127.0.0.1:1/", 1, "URLs right (redis://127.0.0.1:1/ and postgres://x@"),
+    ] {
         let ran = alone(&["queue", "--redis-url", redis_url, "--database-url", "postgres://x@127.0.0.1:1/x"]);
         assert_eq!(ran.code, Some(code), "{ran:#?}");
         assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains(said), "{ran:#?}");

@@ -59,8 +59,13 @@ pub(crate) async fn reserve(
 ) -> Result<Reserved, CallError> {
     let mut command = RESERVE.under_epoch(keys, epoch);
     command.arg(seen.get()).arg(not_after);
+    let mut lines = (None, String::new());
     for order in orders {
-        push_order(&mut command, order);
+        // Most orders of a batch ask for what the one before asked for.
+        if lines.0 != Some(&order.items) {
+            lines = (Some(&order.items), text_of(&order.items));
+        }
+        push_order(&mut command, order, &lines.1);
     }
     let reply = RESERVE.run_within(link, &command, deadline).await?;
     // The script has run: an answer that cannot be read does not say that nothing happened.
@@ -78,18 +83,18 @@ fn read(mut reply: Reply, sale: SaleId, orders: usize) -> Result<Reserved, CallE
     Ok(Reserved::Decided { seq, redis_us, answers })
 }
 
-fn push_order(command: &mut Cmd, order: &Reservation) {
+fn push_order(command: &mut Cmd, order: &Reservation, lines: &str) {
     command
         .arg(&order.id.packed()[..])
         .arg(order.user.as_str())
         .arg(order.key.packed())
         .arg(&order.fingerprint.as_bytes()[..])
         .arg(order.request_id.as_ref().map_or("", RequestId::as_str))
-        .arg(lines(&order.items));
+        .arg(lines);
 }
 
 /// The same items have the same text: the script reads it once in a batch.
-fn lines(items: &Items) -> String {
+fn text_of(items: &Items) -> String {
     let mut text = String::new();
     for (product, quantity) in items.iter() {
         let comma = if text.is_empty() { "" } else { "," };

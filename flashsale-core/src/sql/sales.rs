@@ -154,7 +154,7 @@ pub(crate) async fn set_window(
             "sale {sale} has ended; an end in the future would open it again"
         )));
     }
-    let window = (starts_at.unwrap_or(starts), ends_at.map_or(ends, |at| at.max(now)));
+    let mut window = (starts_at.unwrap_or(starts), ends_at.map_or(ends, |at| at.max(now)));
     if window.0 >= window.1 {
         return Err(Error::refused(format!(
             "the sale would end before it starts (it starts {}, and ends {}); move both",
@@ -162,12 +162,15 @@ pub(crate) async fn set_window(
         )));
     }
     if window != (starts, ends) {
-        sqlx::query("UPDATE sales SET starts_at = $2, ends_at = $3 WHERE id = $1")
-            .bind(sale_key(sale))
-            .bind(window.0)
-            .bind(window.1)
-            .execute(&mut *tx)
-            .await?;
+        // As it stands there, which is to the microsecond.
+        window = sqlx::query_as(
+            "UPDATE sales SET starts_at = $2, ends_at = $3 WHERE id = $1 RETURNING starts_at, ends_at",
+        )
+        .bind(sale_key(sale))
+        .bind(window.0)
+        .bind(window.1)
+        .fetch_one(&mut *tx)
+        .await?;
         let detail = format!("{starts} to {ends} became {} to {}", window.0, window.1);
         actions::note(&mut tx, actor, "window", Some(sale), &detail).await?;
         tx.commit().await?;

@@ -47,10 +47,14 @@ pub(crate) async fn request(pool: &PgPool, actor: &str, change: &NewStockChange)
     if wanted != settled {
         return Ok(Requested::Busy);
     }
-    judge(&mut tx, change).await?;
-    // Nobody was ever admitted to a sale that was never loaded.
-    let now = change.units > 0 || epoch == Epoch(0);
-    let noted = insert(&mut tx, change, settled + 1, now).await?;
+    let possible = judge(&mut tx, change).await?;
+    let outcome = match change.units {
+        _ if !possible => ChangeOutcome::Refused,
+        // Nobody was ever admitted to a sale that was never loaded.
+        fewer if fewer < 0 && epoch > Epoch(0) => ChangeOutcome::Waiting,
+        _ => ChangeOutcome::Applied,
+    };
+    let noted = insert(&mut tx, change, settled + 1, outcome).await?;
     let detail = format!(
         "product {}: {:+} units, as change {} under the operation id {}",
         change.product, change.units, noted.number, change.op_id
@@ -63,8 +67,8 @@ pub(crate) async fn request(pool: &PgPool, actor: &str, change: &NewStockChange)
     Ok(Requested::Noted(noted))
 }
 
-/// Refuses what can be seen to be impossible.
-async fn judge(conn: &mut PgConnection, change: &NewStockChange) -> Result<()> {
+/// Whether there are so many units by the record; an error if it asks for what no stock can be.
+async fn judge(conn: &mut PgConnection, change: &NewStockChange) -> Result<bool> {
     let (sale, product, units) = (change.sale, change.product, change.units);
     let row: Option<(i32, i32)> =
         sqlx::query_as("SELECT stock, sold FROM products WHERE id = $1 AND sale_id = $2")
@@ -83,22 +87,16 @@ async fn judge(conn: &mut PgConnection, change: &NewStockChange) -> Result<()> {
             stock + units
         )));
     }
-    if stock + units < sold {
-        return Err(Error::refused(format!(
-            "product {product} has {stock} units, of which {sold} are sold: at most {} can be taken away",
-            stock - sold
-        )));
-    }
-    Ok(())
+    Ok(stock + units >= sold)
 }
 
 async fn insert(
     conn: &mut PgConnection,
     change: &NewStockChange,
     number: i64,
-    now: bool,
+    outcome: ChangeOutcome,
 ) -> Result<StockChange> {
-    let outcome = if now { ChangeOutcome::Applied } else { ChangeOutcome::Waiting };
+    let settled = outcome != ChangeOutcome::Waiting;
     let row: Row = sqlx::query_as(
         "INSERT INTO stock_changes (sale_id, number, product_id, op_id, units, outcome, settled_at)
          VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 = 'wanted' THEN NULL ELSE now() END)
@@ -118,10 +116,10 @@ async fn insert(
     )
     .bind(sale_key(change.sale))
     .bind(number)
-    .bind(now)
+    .bind(settled)
     .execute(&mut *conn)
     .await?;
-    if now {
+    if outcome == ChangeOutcome::Applied {
         add(conn, change.product, change.units).await?;
     }
     Ok(row.read()?)

@@ -228,6 +228,27 @@ async fn a_hook_that_fails_or_panics_is_called_again_and_holds_up_no_other() {
     shop.assert_sound().await;
 }
 
+/// A row that somebody has damaged by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_cannot_be_read_holds_up_no_other() {
+    let shop = Shop::open(&[(10, 2)]).await;
+    let heard = Arc::new(Heard::default());
+    let mut notifier = shop.engine.notifier("mail", heard.hook()).await.unwrap();
+    let ids = buy_and_drain(&shop, &["ann", "bob", "cid"]).await;
+    let set_user = async |user| {
+        let set = sqlx::query("UPDATE orders SET user_id = $1 WHERE id = $2");
+        set.bind(user).bind(ids[1].as_uuid()).execute(&shop.stores().pg).await.unwrap();
+    };
+    set_user("not a name").await;
+    assert_eq!(step(&mut notifier).await, notified(2, 1));
+    assert_eq!(heard.times(), once(&[ids[0], ids[2]]));
+    set_user("bob").await;
+    all_is_due(&shop).await;
+    assert_eq!(step(&mut notifier).await, notified(1, 0));
+    assert_eq!(heard.times(), once(&ids));
+    shop.assert_sound().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_hook_keeps_its_order_and_holds_no_transaction() {
     let shop = Shop::open(&[(10, 2)]).await;

@@ -1,13 +1,14 @@
 //! PostgreSQL vanishes in the middle of a question, as with its host: no answer comes, and no error either.
 
 use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     by_hand::*,
     proxy::{Mode, Proxy},
     *,
 };
-use crate::{Error, OrderState, keys::book_order};
+use crate::{Error, OrderRecord, OrderState, keys::book_order};
 
 /// A shop, and an engine that reaches PostgreSQL only through the proxy.
 async fn behind_proxy(deadline: Duration, connections: u32) -> (Shop, Engine, Proxy) {
@@ -119,5 +120,43 @@ async fn a_made_up_id_does_not_slow_the_streams_of_others() {
     assert!(!made_up.is_finished(), "nobody can have told it yet");
     proxy.set(Mode::Pass);
     made_up.abort();
+    shop.assert_sound().await;
+}
+
+/// Neither a call whose acknowledgement is lost nor what was taken without an answer is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn final_orders_are_told_when_the_record_is_back() {
+    let (shop, engine, proxy) = behind_proxy(Duration::from_secs(1), 2).await;
+    let (told, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let go_on = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&go_on);
+    let hook = move |order: OrderRecord| {
+        told.send(order.id).unwrap();
+        let gate = Arc::clone(&gate);
+        async move { gate.acquire().await.map(drop) }
+    };
+    let mut notifier = engine.notifier("mail", hook).await.unwrap();
+    notifier.lease = Duration::from_millis(600);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(notifier.run(shutdown.clone()));
+    let first = admitted(shop.buy("ann", "k", &[(0, 1)]).await);
+    shop.drain().await;
+    assert_eq!(calls.recv().await, Some(first));
+
+    proxy.set(Mode::Mute);
+    let second = admitted(shop.buy("bob", "k", &[(0, 1)]).await);
+    shop.drain().await;
+    until("the record is away", async || engine.stores().catalog.refresh().await.is_err()).await;
+    go_on.add_permits(100);
+    proxy.set(Mode::Pass);
+    let waiting = "SELECT count(*) FROM deliveries";
+    until("all is acknowledged", async || {
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&shop.stores().pg).await.unwrap() == 0
+    })
+    .await;
+    shutdown.cancel();
+    running.await.unwrap();
+    let mut also = std::iter::from_fn(|| calls.try_recv().ok());
+    assert!(also.any(|id| id == second), "it was told of the second one");
     shop.assert_sound().await;
 }

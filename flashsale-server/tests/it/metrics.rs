@@ -117,6 +117,8 @@ async fn what_a_server_did_is_on_its_metrics_and_in_its_log() {
     let stack = Stack::start(StackOptions::default()).await.unwrap();
     let shop = Shop::on(stores(&stack)).await;
     let sale = shop.sale(&[(3, 2), (2, 9)]).await;
+    // Somebody who is registered and never comes: what is not told is shown.
+    drop(shop.engine.notifier("mail", async |_| Ok::<_, String>(())).await.expect("a consumer"));
     let filter = "info,flashsale_server=debug";
     let flags = ["--rate-limit=6/1h", "--check-every-seconds=1", "--log-format=json", "--log-filter", filter];
     let program = Program::start(&shop.stores, &flags).await;
@@ -150,7 +152,8 @@ async fn what_a_server_did_is_on_its_metrics_and_in_its_log() {
         let left = format!("flashsale_stock_left{{sale=\"{}\",product=\"{}\"}}", sale.id, sale.products[1]);
         let metrics = program.metrics().await;
         let checked = format!("flashsale_invariant_last_check_timestamp_seconds{{sale=\"{}\"}}", sale.id);
-        (metrics.get(&left) == Some(&2.0) && metrics.contains_key(&checked)).then_some(())
+        let waiting = metrics.get("flashsale_deliveries_waiting{subscriber=\"mail\"}") == Some(&2.0);
+        (metrics.get(&left) == Some(&2.0) && metrics.contains_key(&checked) && waiting).then_some(())
     })
     .await;
     let metrics = program.metrics().await;
@@ -241,7 +244,7 @@ fn names(metrics: &BTreeMap<String, f64>) -> Vec<String> {
 fn documented() -> Vec<String> {
     let mut names = Vec::new();
     let all = "admission_duration_seconds admissions_total build_info compensated_orders_total dead_letters \
-               dependency_up drain_batch_duration_seconds drain_batch_size drain_claimed_total \
+               deliveries_waiting dependency_up drain_batch_duration_seconds drain_batch_size drain_claimed_total \
                drain_failures_total event_streams fenced_sales guard_refusals_total \
                http_request_duration_seconds http_requests_in_flight http_requests_total \
                invariant_check_duration_seconds invariant_checks_total invariant_holds \

@@ -13,7 +13,7 @@ use flashsale_server::{
 
 use mutation::named;
 pub(crate) use mutation::{
-    BLIND_FENCE, BLIND_GIVE_BACK, EARLY_ACKNOWLEDGE, Mutation, SHIFTED_ANSWERS, STALE_STOCK,
+    BLIND_FENCE, BLIND_GIVE_BACK, EARLY_ACKNOWLEDGE, Mutation, SHIFTED_ANSWERS, STALE_STOCK, UNNUMBERED,
 };
 
 const STORES_WITHIN: Duration = Duration::from_secs(30);

@@ -98,8 +98,17 @@ pub(crate) static SHIFTED_ANSWERS: Mutation = Mutation {
     )],
 };
 
-const ALL: [&Mutation; 5] =
-    [&STALE_STOCK, &EARLY_ACKNOWLEDGE, &BLIND_GIVE_BACK, &BLIND_FENCE, &SHIFTED_ANSWERS];
+/// A change of stock counts as often as it comes.
+pub(crate) static UNNUMBERED: Mutation = Mutation {
+    name: "unnumbered",
+    edits: &[
+        edit("stock", "if number < last then", "if number < 0 then"),
+        edit("stock", "if number == last then", "if number < 0 then"),
+    ],
+};
+
+const ALL: [&Mutation; 6] =
+    [&STALE_STOCK, &EARLY_ACKNOWLEDGE, &BLIND_GIVE_BACK, &BLIND_FENCE, &SHIFTED_ANSWERS, &UNNUMBERED];
 
 pub(super) fn named(name: &str) -> Result<&'static Mutation, String> {
     let found = ALL.into_iter().find(|mutation| mutation.name == name);

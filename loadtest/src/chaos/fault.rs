@@ -8,7 +8,7 @@ use super::{
     dice::Dice,
     faults::{
         controls, crash_points, keys, large, late_settle, network, poison, postgres, processes, recovery,
-        redis, replaced,
+        redis, replaced, stock,
     },
     judge::Problem,
     stage::Stage,
@@ -93,6 +93,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
         network::FAULTS,
         poison::FAULTS,
         recovery::FAULTS,
+        stock::FAULTS,
         large::FAULTS,
     ];
     survived.into_iter().chain([controls::FAULTS]).flatten()
@@ -112,6 +113,8 @@ const SMOKE: &[&str] = &[
     "net-reset",
     "poison-nul",
     "recover-killed",
+    "restock-repeated",
+    "reduce-under-load",
 ];
 
 /// Faults whose time is a promise about the machine's speed: nothing else may run beside them.

@@ -105,6 +105,9 @@ impl Seen {
     }
 
     pub(super) fn orders_per_second(&self) -> Option<i64> {
+        if self.redis_away.is_some() {
+            return None;
+        }
         let ((from, before), (to, after)) = (self.admissions.front()?, self.admissions.back()?);
         let ms = (*to - *from).num_milliseconds();
         (ms > 0).then(|| (after - before).max(0) * 1_000 / ms)

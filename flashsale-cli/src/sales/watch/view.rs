@@ -30,7 +30,9 @@ pub(super) struct Bars {
     _all: MultiProgress,
     head: ProgressBar,
     products: Vec<ProgressBar>,
-    foot: [ProgressBar; 4],
+    /// Of those that have no bar.
+    _more: Option<ProgressBar>,
+    foot: [ProgressBar; 3],
 }
 
 impl View {
@@ -67,6 +69,8 @@ impl View {
             for bar in [bars.head].iter().chain(&bars.products).chain(&bars.foot) {
                 bar.abandon();
             }
+            // The last of them has no end of line. Nobody is left to be told of a terminal that is gone.
+            let _ = output::line("");
         }
     }
 }
@@ -85,8 +89,14 @@ impl Bars {
             all.add(bar.with_prefix(format!("{:width$}", short(product))))
         };
         let products = sale.products.iter().take(BARS).map(bar).collect();
+        let more = sale.products.len().saturating_sub(BARS);
+        let more = (more > 0).then(|| {
+            let line = line();
+            line.set_message(format!("  … and {} more", count(more, "product")));
+            line
+        });
         let foot = std::array::from_fn(|_| line());
-        Self { _all: all, head, products, foot }
+        Self { _all: all, head, products, _more: more, foot }
     }
 
     fn show(&self, seen: &Seen) {
@@ -105,15 +115,8 @@ impl Bars {
             bar.set_position(u64::try_from(taken).unwrap_or(0));
             bar.set_message(stock(product, left));
         }
-        let more = sale.products.len().saturating_sub(BARS);
-        let more =
-            if more > 0 { format!("  … and {} more", count(more, "product")) } else { String::new() };
-        let lines = [
-            more,
-            format!("orders  {}", orders(seen)),
-            format!("queue   {}", queue(seen)),
-            seen.away().join("; "),
-        ];
+        let lines =
+            [format!("orders  {}", orders(seen)), format!("queue   {}", queue(seen)), seen.away().join("; ")];
         for (bar, text) in self.foot.iter().zip(lines) {
             bar.set_message(text);
         }

@@ -9,7 +9,7 @@ use flashsale_core::seam;
 use crate::chaos::{
     dice::Dice,
     fault::{Expected, Fault, TAKEN_OVER},
-    programs::Program,
+    programs::{Program, StoreUrls},
     proxy::Proxy,
     stage::{self, Stage},
     trap::{Snare, Trap},
@@ -100,7 +100,7 @@ impl Point {
 /// So a script says that it was carried out, and was not fenced.
 const OK: &str = "ok\r\n";
 /// Both the statement and, if it was carried out, its answer.
-const COMMIT: &str = "COMMIT\0";
+pub(super) const COMMIT: &str = "COMMIT\0";
 
 /// How the program calls this script.
 pub(super) fn script(program: &Program, name: &str) -> Result<String> {
@@ -120,10 +120,15 @@ pub(super) struct OwnNetwork {
 impl OwnNetwork {
     /// Between the program and what it uses now; it is used from the program's next start on.
     pub(super) async fn of(program: &mut Program) -> Result<Self> {
-        let redis = Proxy::start(stage::address_of(&program.stores.redis)?).await?;
-        let postgres = Proxy::start(stage::address_of(&program.stores.postgres)?).await?;
-        program.stores.redis = stage::through(&program.stores.redis, &redis)?;
-        program.stores.postgres = stage::through(&program.stores.postgres, &postgres)?;
+        Self::before(&mut program.stores).await
+    }
+
+    /// Before these stores, for whoever is told of them from now on.
+    pub(super) async fn before(stores: &mut StoreUrls) -> Result<Self> {
+        let redis = Proxy::start(stage::address_of(&stores.redis)?).await?;
+        let postgres = Proxy::start(stage::address_of(&stores.postgres)?).await?;
+        stores.redis = stage::through(&stores.redis, &redis)?;
+        stores.postgres = stage::through(&stores.postgres, &postgres)?;
         Ok(Self { redis, postgres })
     }
 }

@@ -12,3 +12,4 @@ pub(crate) mod processes;
 pub(crate) mod recovery;
 pub(crate) mod redis;
 pub(crate) mod replaced;
+pub(crate) mod stock;

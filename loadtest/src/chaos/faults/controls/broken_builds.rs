@@ -15,10 +15,12 @@ use crate::{
             crash_points::{Point, kill_worker},
             late_settle,
             redis::copy_files,
+            stock::{self, Change, Moment},
         },
         journal::What,
         proxy::Mode,
         stage::Stage,
+        trap::{Snare, Trap},
     },
     shop::Answer,
 };
@@ -30,6 +32,9 @@ const SOLD_SINCE: i64 = 20;
 const AT_ONCE: usize = 64;
 /// So long a call takes while they gather.
 const GATHERING: Duration = Duration::from_millis(100);
+
+/// So soon a keeper finds what a command has left.
+const CARRIED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts a broken build in the place of all programs.
 async fn deploy(stage: &mut Stage, mutation: &'static Mutation) -> Result<()> {
@@ -121,6 +126,28 @@ async fn sold(stage: &Stage) -> Result<i64> {
     );
     let product = stage.street.wares.wanted.get();
     Ok(query.bind(product).fetch_one(&mut stage.postgres().await?).await?)
+}
+
+/// A restock that is in the record and not in Redis is carried there by the servers; a call of one of them takes its time,
+/// and arrives when another has done it.
+pub(super) async fn restocked_twice(stage: &mut Stage) -> Result<()> {
+    deploy(stage, &broken::UNNUMBERED).await?;
+    let script = redis::Script::new(&broken::UNNUMBERED.script("stock")?);
+    stock::teach(stage, &script).await?;
+    let [one, other] = stage.redis_doors.each_ref().map(|door| door.lay(Trap::request([script.get_hash()])));
+    let change = Change { product: stage.street.wares.scarce, units: 100, op_id: "second-batch".to_owned() };
+    // It does not arrive at all.
+    drop(stock::killed_half_way(stage, &change, Moment::BeforeRedis).await?);
+    tokio::select! {
+        sprung = one.sprung(CARRIED_WITHIN) => sprung?,
+        sprung = other.sprung(CARRIED_WITHIN) => sprung?,
+    };
+    while stage.redis::<i64>(&["HGET", &stage.key("stock"), "changes"]).await? == 0 {
+        stage.hold(POLL).await;
+    }
+    [one, other].into_iter().for_each(Snare::let_go);
+    stage.hold(stock::ARRIVES).await;
+    Ok(())
 }
 
 /// Repeats of admitted orders and new orders in turns, all at once: whoever gets a repeat's answer is told of an

@@ -5,7 +5,8 @@ pub(super) mod broken_builds;
 mod by_hand;
 
 use broken_builds::{
-    answers_shifted, killed_after_acknowledging, settled_twice, sold_from_stale_stock, unguarded,
+    answers_shifted, killed_after_acknowledging, restocked_twice, settled_twice, sold_from_stale_stock,
+    unguarded,
 };
 use by_hand::{KEYS_FORGOTTEN, STATUS_BACK, book_changed, entry_removed, row_deleted, stock_raised};
 
@@ -81,5 +82,12 @@ pub(crate) const FAULTS: &[Fault] = &[
         cost: NOTHING,
         expected: Expected::Caught("which is another's"),
         strike: |stage, _| Box::pin(answers_shifted(stage)),
+    },
+    Fault {
+        name: "control-unnumbered",
+        what: "a build that applies a change of stock as often as it comes; one comes late",
+        cost: NOTHING,
+        expected: Expected::Caught("was accepted and failed: sold-out"),
+        strike: |stage, _| Box::pin(restocked_twice(stage)),
     },
 ];

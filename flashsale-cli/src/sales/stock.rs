@@ -1,7 +1,9 @@
 //! `flashsale sales restock` and `reduce`: stock changed by difference, while it sells.
 
-use anyhow::bail;
-use flashsale_core::{ChangeOutcome, IdempotencyKey, NewStockChange, Product, ProductId, Sale, StockChange};
+use anyhow::{anyhow, bail};
+use flashsale_core::{
+    ChangeOutcome, Error, IdempotencyKey, NewStockChange, Operator, Product, ProductId, Sale, StockChange,
+};
 use serde_json::json;
 
 use crate::{ask::Consent, call::Call, failure::tell, output, sale_ref::SaleRef};
@@ -39,7 +41,7 @@ struct Change {
     /// The product's id
     product: ProductId,
     /// How many units
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     units: u32,
     /// A name for this change, unique in its sale: repeated under it, also after a timeout, it counts once. Without
     /// one, one is made and told
@@ -50,31 +52,37 @@ struct Change {
     dry_run: bool,
 }
 
+/// Most products that a message lists.
+const LISTED: usize = 8;
+
 impl Restock {
-    pub(crate) async fn run(&self, call: &Call) -> anyhow::Result<()> {
-        self.change.make(call, i64::from(self.change.units), None).await
+    pub(super) async fn run(&self, operator: &Operator, call: &Call) -> anyhow::Result<()> {
+        self.change.make(operator, call, i64::from(self.change.units), None).await
     }
 }
 
 impl Reduce {
-    pub(crate) async fn run(&self, call: &Call) -> anyhow::Result<()> {
-        self.change.make(call, -i64::from(self.change.units), Some(self.consent)).await
+    pub(super) async fn run(&self, operator: &Operator, call: &Call) -> anyhow::Result<()> {
+        self.change.make(operator, call, -i64::from(self.change.units), Some(self.consent)).await
     }
 }
 
 impl Change {
-    async fn make(&self, call: &Call, units: i64, consent: Option<Consent>) -> anyhow::Result<()> {
-        let engine = call.connect().await?;
-        let operator = call.operator(&engine);
-        let sale = self.sale.find(&operator).await?;
+    async fn make(
+        &self,
+        operator: &Operator,
+        call: &Call,
+        units: i64,
+        consent: Option<Consent>,
+    ) -> anyhow::Result<()> {
+        let sale = self.sale.find(operator).await?;
         let product = self.product_of(&sale)?;
         let left = operator.live_stock(sale.id).await.unwrap_or_default();
         let left = left.into_iter().find(|stock| stock.product == product.id).and_then(|stock| stock.left);
         let plan = plan(&sale, product, left, units);
         if self.dry_run {
-            engine.close().await;
             let (from, to) = (product.stock, i64::from(product.stock) + units);
-            let value = json!({ "sale": sale.id, "product": product.id, "from": from, "to": to, "left": left });
+            let value = json!({ "sale": sale.id, "product": product.id, "dryRun": true, "from": from, "to": to, "left": left });
             return call.output.show(&value, || format!("{plan}\nNothing was changed."));
         }
         if let Some(consent) = consent {
@@ -85,23 +93,63 @@ impl Change {
             tell(&format!("operation id {op_id}: if this is interrupted, repeat it with --op-id {op_id}"));
         }
         let change = NewStockChange { sale: sale.id, product: product.id, units, op_id };
-        let changed = operator.change_stock(&change).await;
+        let changed =
+            operator.change_stock(&change).await.map_err(|error| unanswered(error, &change.op_id))?;
         let now = operator.sale(sale.id).await;
-        engine.close().await;
-        tell_outcome(call, &sale, &changed?, now.ok().and_then(|sale| sale.product(product.id).cloned()))
+        tell_outcome(call, &sale, &changed, now.ok().and_then(|sale| sale.product(product.id).cloned()))
     }
 
     fn product_of<'a>(&self, sale: &'a Sale) -> anyhow::Result<&'a Product> {
         let Some(product) = sale.product(self.product) else {
-            let known = sale.products.iter().map(|product| format!("{} ({})", product.id, product.name));
+            let known = sale.products.iter().take(LISTED);
+            let known: Vec<_> = known.map(|product| format!("{} ({})", product.id, product.name)).collect();
             bail!(
-                "product {} is not of sale {}, which has: {}",
+                "product {} is not of sale {sale}, which has {}; `flashsale sales show {sale}` shows them all",
                 self.product,
-                sale.id,
-                known.collect::<Vec<_>>().join(", ")
+                known.join(", "),
+                sale = sale.id
             );
         };
         Ok(product)
+    }
+}
+
+/// It may have been noted, or not yet: asking again under its name tells, and counts it once.
+fn unanswered(error: Error, op_id: &IdempotencyKey) -> anyhow::Error {
+    if error.outcome_unknown() {
+        return anyhow!(
+            "no answer came in time. Repeat the command with --op-id {op_id}: it tells, and counts once"
+        );
+    }
+    if error.is_transient() {
+        let again = format!("repeat the command with --op-id {op_id} when that is mended; it counts once");
+        return anyhow::Error::from(error).context(again);
+    }
+    error.into()
+}
+
+/// The changes of a sale's stock, if there were any.
+pub(super) fn as_text(changes: &[StockChange]) -> Option<String> {
+    let row = |change: &StockChange| {
+        [
+            change.number.to_string(),
+            change.product.to_string(),
+            format!("{:+}", change.units),
+            outcome(change.outcome).to_owned(),
+            change.op_id.to_string(),
+            output::instant(change.requested_at),
+        ]
+    };
+    let header = ["change", "product", "units", "outcome", "operation id", "requested"];
+    (!changes.is_empty()).then(|| output::table(header, changes.iter().map(row)))
+}
+
+fn outcome(outcome: ChangeOutcome) -> &'static str {
+    match outcome {
+        ChangeOutcome::Applied => "applied",
+        ChangeOutcome::Refused => "refused",
+        // It counts once Redis was asked for the units.
+        _ => "waiting",
     }
 }
 
@@ -111,7 +159,8 @@ fn new_op_id() -> anyhow::Result<IdempotencyKey> {
 }
 
 fn plan(sale: &Sale, product: &Product, left: Option<i64>, units: i64) -> String {
-    let left = left.map_or_else(|| "Redis does not say how many are left".to_owned(), |left| format!("{left} left"));
+    let left =
+        left.map_or_else(|| "Redis does not say how many are left".to_owned(), |left| format!("{left} left"));
     let (stock, to) = (product.stock, i64::from(product.stock) + units);
     format!(
         "sale {} ({}), product {} ({}): stock {stock} -> {to} ({units:+}); {} sold by the record, {left}",

@@ -1,0 +1,63 @@
+//! What somebody sees who sits before it.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::Stdio,
+};
+
+use nix::{pty::openpty, sys::signal::Signal};
+
+use crate::{
+    daily_work::seeded_stack,
+    program::{Ran, Running, on},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_undone_is_asked_and_only_yes_is_yes() {
+    let stack = seeded_stack().await;
+    let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
+    for (answer, code, state) in [("\n", 1, "open"), ("no\n", 1, "open"), ("yes\n", 0, "closed")] {
+        let terminal = openpty(None, None).expect("a terminal");
+        let mut close = on(&stack, &["sales", "close", "1", "--no-wait"]);
+        let mut close = Running::start(close.stdin(Stdio::from(terminal.slave)));
+        // It is read when it asks.
+        File::from(terminal.master.try_clone().expect("a terminal"))
+            .write_all(answer.as_bytes())
+            .expect("an answer");
+        let ran = close.wait();
+        assert_eq!(ran.code, Some(code), "{answer:?}: {ran:#?}");
+        assert!(
+            ran.stderr.contains("0 of 1700 units are sold") && ran.stderr.contains("Close it? [y/N]"),
+            "{ran:#?}"
+        );
+        assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json()["state"], state);
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_sale_is_drawn_and_the_terminal_is_left_in_order() {
+    let stack = seeded_stack().await;
+    let terminal = openpty(None, None).expect("a terminal");
+    let mut watch = on(&stack, &["sales", "watch", "1"]);
+    watch.env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut watch =
+        watch.stdout(Stdio::from(terminal.slave)).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut screen = File::from(terminal.master);
+    let (mut seen, mut some) = (String::new(), [0; 4_096]);
+    while !(seen.contains("Sony WH-1000XM5")
+        && seen.contains("left of 500")
+        && seen.contains("queue   empty"))
+    {
+        let read = screen.read(&mut some).expect("what is drawn");
+        assert!(read > 0, "it ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&some[..read]));
+    }
+    crate::program::send(watch.id(), Signal::SIGINT);
+    // The other side of the terminal is gone with it.
+    while screen.read(&mut some).is_ok_and(|read| read > 0) {}
+    assert_eq!(watch.wait().expect("its end").code(), Some(1));
+    assert!(!seen.contains("\u{1b}[?25l") && !seen.contains("\u{1b}[?1049h"), "there is nothing to put back");
+    stack.stop().await;
+}
