@@ -8,7 +8,7 @@ const GROUPS: [(&str, &[&str], &str); 6] = [
     ("Prepare a sale", &["doctor", "migrate", "seed"], "flashsale seed sale.toml --dry-run"),
     ("Run it", &["sales", "worker"], "flashsale sales watch black-friday"),
     ("Look", &["orders", "queue", "log", "audit"], "flashsale orders export --sale 1 --file orders.csv"),
-    ("Repair", &["dead-letters", "recover"], "flashsale recover 1 --dry-run"),
+    ("Repair", &["dead-letters", "subscribers", "recover"], "flashsale recover 1 --dry-run"),
     ("Your shell", &["completions"], "flashsale completions bash"),
 ];
 

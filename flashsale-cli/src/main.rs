@@ -26,6 +26,7 @@ mod seed;
 mod signals;
 mod span;
 mod stores;
+mod subscribers;
 mod up;
 mod worker;
 
@@ -67,6 +68,8 @@ enum Command {
     Log(log::Args),
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    #[command(subcommand)]
+    Subscribers(subscribers::Command),
     Worker(worker::Args),
     Audit(audit::Args),
     Recover(recover::Args),
@@ -105,6 +108,7 @@ impl Command {
             Self::Queue(args) => queue::run(args, call).await?,
             Self::Log(args) => log::run(&args, call).await?,
             Self::DeadLetters(command) => dead_letters::run(command, call).await?,
+            Self::Subscribers(command) => subscribers::run(command, call).await?,
             Self::Worker(args) => worker::run(&args, &call.stores).await?,
             Self::Recover(args) => recover::run(&args, call).await?,
             Self::Completions(args) => completions::run(&args, Cli::command())?,

@@ -126,7 +126,7 @@ impl From<Invalid> for Error {
     }
 }
 
-/// A Redis call that failed: what a script said is our own mistake, everything else is Redis being away.
+/// A Redis call that failed. It counts as Redis being away, also where Redis has answered with an error.
 /// Callers whose call may have taken effect turn it into an unknown outcome themselves.
 #[doc(hidden)]
 impl From<redis::RedisError> for Error {

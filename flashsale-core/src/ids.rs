@@ -262,7 +262,7 @@ impl OrderId {
         bytes[..6].copy_from_slice(&unix_ms.to_be_bytes()[2..]);
         bytes[6..12].copy_from_slice(&random);
         bytes[12..15].copy_from_slice(&sale.get().to_be_bytes()[1..]);
-        // `new_v8` sets the version and the variant, in bytes 6 and 8: random ones here.
+        // The builder sets the version and the variant, in bytes 6 and 8: random ones here.
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 

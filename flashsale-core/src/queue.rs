@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     ids::{IdempotencyKey, OrderId, ProductId, RequestId, SaleId, UserId},
-    order::{Fingerprint, Items},
-    sale::{Epoch, Seq},
+    order::{FailureReason, Fingerprint, Items, Quantity},
+    sale::{Epoch, NewSale, Seq},
 };
 
 /// An admitted order as its queue entry says it.
@@ -209,7 +209,8 @@ impl Entry {
 }
 
 /// The most units of one merged line: as many lines as an order may have, each of the most units.
-const MAX_UNITS: u32 = crate::order::Quantity::MAX * 20;
+#[expect(clippy::cast_possible_truncation, reason = "twenty")]
+const MAX_UNITS: u32 = Quantity::MAX * Items::MAX_LINES as u32;
 
 /// `product:quantity:price`, the price not looked at.
 fn parse_units(line: &str) -> Option<(ProductId, u32)> {
@@ -223,11 +224,7 @@ fn parse_units(line: &str) -> Option<(ProductId, u32)> {
 fn parse_line(line: &str) -> Option<QueuedLine> {
     let (product, quantity) = parse_units(line)?;
     let unit_price: i64 = line.splitn(3, ':').nth(2)?.parse().ok()?;
-    (0..=crate::sale::NewSale::MAX_PRICE).contains(&unit_price).then_some(QueuedLine {
-        product,
-        quantity,
-        unit_price,
-    })
+    (0..=NewSale::MAX_PRICE).contains(&unit_price).then_some(QueuedLine { product, quantity, unit_price })
 }
 
 /// What the record says of an order, to be written back to Redis.
@@ -237,7 +234,7 @@ pub(crate) enum Verdict {
     Confirmed,
     /// The units go back.
     Failed {
-        reason: crate::order::FailureReason,
+        reason: FailureReason,
         /// For a duplicate: the order that holds the key, and that order's fingerprint.
         key_holder: Option<(OrderId, Fingerprint)>,
     },
@@ -248,7 +245,7 @@ pub(crate) enum Verdict {
 impl Verdict {
     /// It refuses, for stock or quota, what Redis let in by the same limits.
     pub(crate) fn contradicts_redis(&self) -> bool {
-        use crate::order::FailureReason::{OverQuota, SoldOut};
+        use FailureReason::{OverQuota, SoldOut};
         matches!(self, Self::Failed { reason: SoldOut | OverQuota, .. })
     }
 }

@@ -184,7 +184,7 @@ impl Stores {
             }
             Some(seen) if seen.epoch != sale.epoch => Redis::OtherEpoch,
             Some(seen) if !seen.counts_under(sale.epoch) => {
-                Redis::Doubtful("Redis was restarted or replaced")
+                Redis::Doubtful("its state in Redis is not known to be right")
             }
             Some(seen) if seen.seq < floor => Redis::Doubtful("Redis has gone back in time"),
             Some(seen) => Redis::Sound(seen.book),

@@ -186,17 +186,17 @@ impl From<Error> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let code = match refusal.code() {
-            "unknown-product" => Code::UnknownProduct,
-            "items-span-sales" => Code::ItemsSpanSales,
-            "idempotency-key-reused" => Code::KeyReused,
-            "sale-not-open" => Code::SaleNotOpen,
-            "sale-paused" => Code::SalePaused,
-            "sale-ended" => Code::SaleEnded,
-            "over-quota" => Code::OverQuota,
-            "sold-out" => Code::SoldOut,
+        let code = match &refusal {
+            Refusal::UnknownProduct(_) => Code::UnknownProduct,
+            Refusal::ItemsSpanSales => Code::ItemsSpanSales,
+            Refusal::KeyReused => Code::KeyReused,
+            Refusal::NotStarted => Code::SaleNotOpen,
+            Refusal::Paused => Code::SalePaused,
+            Refusal::Ended => Code::SaleEnded,
+            Refusal::OverQuota { .. } => Code::OverQuota,
+            Refusal::SoldOut { .. } => Code::SoldOut,
             other => {
-                tracing::error!(refusal = other, "a refusal that this server does not know");
+                tracing::error!(refusal = other.code(), "a refusal that this server does not know");
                 return Self::internal();
             }
         };

@@ -152,9 +152,10 @@ async fn prepare(engine: &Engine, args: PreflightArgs) -> Result<(), NotYet> {
     Ok(())
 }
 
-/// Serves `app`, drains, and checks the invariants every `check_every` until `shutdown` is cancelled. Then: no more connections, the requests in flight are
-/// answered, the drainers acknowledge the batch in hand, the connections are closed. In this order, so that
-/// what was just accepted still has drainers and what is being answered still has stores.
+/// Serves `app`, drains, and checks the invariants every `check_every`, until `shutdown` is cancelled. Then: no more
+/// connections, the requests in flight are answered, the drainers acknowledge the batch in hand, the connections
+/// are closed. In this order, so that what was just accepted still has drainers and what is being answered still
+/// has stores.
 pub async fn run(
     engine: Engine,
     app: Router,

@@ -15,8 +15,11 @@ const DEEP: &[(&str, Bounds)] = &[
     ("race", Bounds { drainers: 2, ..worlds::RACE }),
     ("changes", Bounds { drainers: 2, replies_lost: true, ..worlds::CHANGES }),
     ("changes-loss", Bounds { requests: worlds::CHANGES_RECOVER.requests, ..worlds::CHANGES_LOSS }),
-    ("changes-losses", Bounds { losses: 2, recovers: 2, ..worlds::CHANGES_LOSS }),
-    ("changes-race", Bounds { recoverers: 2, recovers: 2, late_calls: 1, ..worlds::CHANGES_LOSS }),
+    ("changes-losses", Bounds { losses: 2, recovers: 2, changes: &[-1], ..worlds::CHANGES_LOSS }),
+    (
+        "changes-race",
+        Bounds { recoverers: 2, recovers: 2, late_calls: 1, changes: &[-1], ..worlds::CHANGES_RECOVER },
+    ),
     ("changes-failover", Bounds { requests: worlds::CHANGES_RECOVER.requests, ..worlds::CHANGES_FAILOVER }),
     ("race-loss", Bounds { requests: worlds::RACE.requests, ..worlds::RACE_LOSS }),
 ];

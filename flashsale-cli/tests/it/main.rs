@@ -8,6 +8,7 @@ mod program;
 mod sales;
 mod seed;
 mod stock;
+mod subscribers;
 mod terminal;
 mod up;
 mod usage;

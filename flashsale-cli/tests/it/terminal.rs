@@ -40,10 +40,11 @@ async fn what_cannot_be_undone_is_asked_and_only_yes_is_yes() {
 async fn a_watched_sale_is_drawn_and_the_terminal_is_left_in_order() {
     let stack = seeded_stack().await;
     let terminal = openpty(None, None).expect("a terminal");
-    let mut watch = on(&stack, &["sales", "watch", "1"]);
-    watch.env("TERM", "xterm").env_remove("NO_COLOR");
-    let mut watch =
-        watch.stdout(Stdio::from(terminal.slave)).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut command = on(&stack, &["sales", "watch", "1"]);
+    command.env("TERM", "xterm").stdout(Stdio::from(terminal.slave)).stderr(Stdio::piped());
+    let mut watch = command.spawn().expect("it starts");
+    // It would keep the terminal open.
+    drop(command);
     let mut screen = File::from(terminal.master);
     let (mut seen, mut some) = (String::new(), [0; 4_096]);
     while !(seen.contains("Sony WH-1000XM5")

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use redis::ToRedisArgs;
+
 use super::holdings::Holdings;
 use crate::{
     error::Result,
@@ -114,12 +116,7 @@ impl Book {
             .collect();
         let mut violations = Vec::new();
         for chunk in suspects.chunks(PAGE) {
-            let mut command = redis::cmd("HMGET");
-            command.arg(&keys.book);
-            for (_, field) in chunk {
-                command.arg(field);
-            }
-            let values: Vec<Option<Vec<u8>>> = link.ask(&command).await?;
+            let values = read_again(link, keys, chunk.iter().map(|(_, field)| field)).await?;
             for ((order, _), value) in chunk.iter().zip(values) {
                 if value.as_ref() != Some(&expected(order)) {
                     let (user, found) = (&order.user, held_by(order.id, value.as_deref()));
@@ -167,12 +164,7 @@ impl Book {
 async fn unsettled(link: &Link, keys: &SaleKeys, suspects: &[(OrderId, OrderState)]) -> Result<Vec<String>> {
     let mut violations = Vec::new();
     for chunk in suspects.chunks(PAGE) {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&keys.book);
-        for (id, _) in chunk {
-            command.arg(book_order(*id));
-        }
-        let values: Vec<Option<Vec<u8>>> = link.ask(&command).await?;
+        let values = read_again(link, keys, chunk.iter().map(|(id, _)| book_order(*id))).await?;
         for ((id, state), value) in chunk.iter().zip(values) {
             let shown = value.and_then(|value| BookState::unpack(&value)).map(|shown| shown.state);
             if !shown.is_some_and(OrderState::is_final) {
@@ -184,6 +176,20 @@ async fn unsettled(link: &Link, keys: &SaleKeys, suspects: &[(OrderId, OrderStat
         }
     }
     Ok(violations)
+}
+
+/// The values of these fields of the book as they stand now.
+async fn read_again(
+    link: &Link,
+    keys: &SaleKeys,
+    fields: impl Iterator<Item = impl ToRedisArgs>,
+) -> Result<Vec<Option<Vec<u8>>>> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(&keys.book);
+    for field in fields {
+        command.arg(field);
+    }
+    Ok(link.ask(&command).await?)
 }
 
 /// What an order's key stands for instead, in words.

@@ -139,10 +139,10 @@ impl AuditReport {
     }
 }
 
-/// What one invariant came to, or why it could not be computed.
-type Finding = Result<Vec<String>>;
-/// What a group of invariants came to, or why none of it could be computed.
-type Findings<const N: usize> = Result<[Vec<String>; N]>;
+/// Where one invariant does not hold, or why that could not be computed.
+type Violations = Result<Vec<String>>;
+/// The same of four that are computed together.
+type FourViolations = Result<[Vec<String>; 4]>;
 
 impl Stores {
     /// `patience` is for the queue to be drained, `fence_patience` for a recovery to end.
@@ -174,7 +174,7 @@ impl Stores {
     }
 
     /// I1, I2, I3 and the second half of I6: the record alone.
-    async fn audit_record(&self, sale: &Sale) -> Findings<4> {
+    async fn audit_record(&self, sale: &Sale) -> FourViolations {
         let sums = sql::audit::record_sums(&self.pg, sale.id).await?;
         let mut i1 = Vec::new();
         for product in sums.products {
@@ -200,7 +200,7 @@ impl Stores {
     }
 
     /// I4, I5, the first half of I6, and I8: both stores. A recovery that runs meanwhile is waited for.
-    async fn audit_redis(&self, sale: &Sale, fence_patience: Duration) -> Findings<4> {
+    async fn audit_redis(&self, sale: &Sale, fence_patience: Duration) -> FourViolations {
         if sale.purged_at.is_some() {
             // Its keys are gone for good; the record alone says what was sold.
             return Ok(Default::default());
@@ -215,7 +215,7 @@ impl Stores {
         }
     }
 
-    async fn audit_redis_once(&self, id: SaleId) -> Findings<4> {
+    async fn audit_redis_once(&self, id: SaleId) -> FourViolations {
         let catalog = self.catalog.refresh().await?;
         let sale = catalog.sales.get(&id).ok_or_else(|| Error::not_found(format!("sale {id}")))?;
         if sale.epoch.get() == 0 {
@@ -252,7 +252,7 @@ impl Stores {
     }
 
     /// A sale that no server has loaded yet: Redis must not hold it, and the record nothing of it.
-    async fn audit_unloaded(&self, sale: &Sale) -> Findings<4> {
+    async fn audit_unloaded(&self, sale: &Sale) -> FourViolations {
         let seen = scripts::look(&self.link, &SaleKeys::new(sale.id), &[]).await?;
         // The epoch rises before Redis hears of a load.
         let now = self.catalog.refresh().await?;
@@ -310,9 +310,9 @@ impl Stores {
     }
 }
 
-/// Four results of four findings; a failure of all is told of each.
-fn split4(findings: Findings<4>) -> (Finding, Finding, Finding, Finding) {
-    match findings {
+/// Four results of one; a failure of all is told of each.
+fn split4(four: FourViolations) -> (Violations, Violations, Violations, Violations) {
+    match four {
         Ok([a, b, c, d]) => (Ok(a), Ok(b), Ok(c), Ok(d)),
         Err(error) => {
             let copy = || Err(Error::unavailable(error.to_string()));

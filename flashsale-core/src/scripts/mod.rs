@@ -197,11 +197,7 @@ mod tests {
         const BOOK: &str =
             "if redis.call('HGET', KEYS[4], 'epoch') ~= ARGV[2] then return { 'fenced', 'book' } end";
         for script in [&BEGIN, &SETTLE, &STATE, &STOCK, &AUDIT, &PURGE, &RESERVE] {
-            let text = script.text.replace("sale.epoch", "sale[2]").replace("sale.version", "sale[1]");
-            let text = text
-                .replace("sale.run_id", "sale[3]")
-                .replace("sale.state == 'loading'", "sale[4] == 'loading'");
-            assert!(text.contains(&GUARD.join("\n")), "{text}");
+            assert!(script.text.contains(&GUARD.join("\n")), "{}", script.text);
         }
         // Those that go by what the book says do not take a book that was removed for an empty one.
         for script in [&BEGIN, &SETTLE, &RESERVE] {

@@ -9,6 +9,7 @@ mod connections;
 mod events;
 mod history;
 mod limits;
+mod metric_names;
 mod metrics;
 mod openapi;
 mod outages;

@@ -10,6 +10,9 @@ use crate::{output, sales::phase, span};
 /// Orders a second are those of this long.
 const RATE_OVER: TimeDelta = TimeDelta::seconds(3);
 
+/// Until then Redis may still go by another end: servers carry one that was moved within two seconds.
+const FOLLOWED_AFTER: TimeDelta = TimeDelta::seconds(3);
+
 pub(super) struct Seen {
     pub sale: Sale,
     pub live: Option<LiveSale>,
@@ -66,7 +69,7 @@ impl Seen {
         }
         let Some(live) = self.live.as_ref().filter(|_| self.redis_away.is_none()) else { return false };
         let closed = live.state == Some(SaleState::Closed);
-        let ended = live.state.is_some() && live.at >= self.sale.ends_at;
+        let ended = live.state.is_some() && live.at >= self.sale.ends_at + FOLLOWED_AFTER;
         // One that was never loaded holds nothing.
         let never_sold =
             self.sale.epoch.get() == 0 && matches!(phase(&self.sale, live.at), "closed" | "ended");

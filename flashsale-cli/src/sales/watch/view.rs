@@ -176,8 +176,10 @@ fn as_line(seen: &Seen) -> String {
         recorded(seen.tally),
         format!("{} queued", output::or_dash(queued)),
     ];
-    if seen.live.as_ref().is_some_and(|live| live.state.is_none()) {
-        parts.push("fenced".to_owned());
+    match seen.live.as_ref().map(|live| live.state) {
+        Some(None) => parts.push("fenced".to_owned()),
+        Some(Some(state)) if state != sale.state => parts.push(format!("still {state} in Redis")),
+        _ => {}
     }
     parts.extend(seen.away());
     parts.join("; ")

@@ -25,6 +25,8 @@ use crate::chaos::{
 
 const REPEATS: usize = 50;
 const AT_ONCE: usize = 5;
+/// About so long a command lives under load.
+const LIFE_MS: usize = if cfg!(debug_assertions) { 1_000 } else { 150 };
 /// For the command to come to a moment, and for a change to be in both stores.
 const WITHIN: Duration = Duration::from_mins(1);
 /// How many commands may find that a keeper was faster.
@@ -158,7 +160,7 @@ pub(super) async fn killed_half_way(
 async fn repeat(stage: &Stage, dice: &mut Dice, change: &Change, times: usize) -> Result<Vec<Output>> {
     let mut said = Vec::new();
     for _ in 0..times / AT_ONCE {
-        let patience = [(); AT_ONCE].map(|()| if dice.percent(50) { dice.ms(0, 1_000) } else { WITHIN });
+        let patience = [(); AT_ONCE].map(|()| if dice.percent(50) { dice.ms(0, LIFE_MS) } else { WITHIN });
         let outputs = patience.into_iter().map(async |patience| {
             let mut command = change.command(stage, &stage.doors)?;
             // It is killed when it is dropped.
