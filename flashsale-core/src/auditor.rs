@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{AuditReport, Invariant, InvariantCheck},
-    engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     operator::{Operator, QueueStats},
@@ -20,6 +19,7 @@ use crate::{
         self,
         lock::{SessionLock, try_lock},
     },
+    stores::Stores,
 };
 
 /// What is known is shown again so often: a recorder may forget gauges that nobody writes.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     catalog::Reading,
-    engine::{Engine, Stores},
+    engine::Engine,
     error::{Error, Result},
     ids::{ProductId, UserId},
     keys::{self, SaleKeys},
@@ -14,6 +14,7 @@ use crate::{
     queue::Holding,
     sale::{Product, Sale, SaleState},
     scripts::{self, CartReply, KeptCart, look},
+    stores::Stores,
 };
 
 /// How long a cart is kept after its last change.

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     cart,
-    engine::Stores,
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::SaleKeys,
@@ -20,6 +19,7 @@ use crate::{
         self,
         dead_letters::{Resolution, StoredLetter},
     },
+    stores::Stores,
 };
 
 /// A queue entry that could not be decided and waits for an operator. Its units stay held, its order shows

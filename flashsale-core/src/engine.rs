@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auditor::Auditor,
-    catalog::Catalog,
     config::EngineConfig,
     drainer::Drainer,
     error::{Error, Result},
@@ -20,45 +18,19 @@ use crate::{
     keeper::Keeper,
     keys::SaleKeys,
     lanes::{Lane, Waiting},
-    ledger::{self, Ledger},
-    link::{self, Link},
-    metrics::Meters,
+    link::Link,
     monitor::Monitor,
     notifier::Notifier,
     operator::Operator,
     order::{Admission, Fingerprint, OrderRecord, OrderRequest, OrderStatus, Refusal},
     preflight::Finding,
-    rate_limit::Limited,
     readiness::Dependency,
     sale::{ActiveProduct, Sale, SaleState},
     scripts::{Answer, Reservation, look},
     sql,
+    stores::Stores,
     watch::Watches,
 };
-
-/// Both stores and what we know of them: what the engine, its drainers, keeper and operator share.
-pub(crate) struct Stores {
-    pub config: EngineConfig,
-    pub redis: redis::Client,
-    pub link: Link,
-    /// For carts alone: a call that takes too long gives up its connection, and no order shall pay for that.
-    pub carts: Link,
-    pub pg: PgPool,
-    pub ledger: Ledger,
-    pub catalog: Arc<Catalog>,
-    pub limited: Limited,
-    pub meters: Meters,
-}
-
-impl Stores {
-    /// Asks the record, for at most the deadline of PostgreSQL.
-    pub(crate) fn record<T>(
-        &self,
-        question: impl Future<Output = Result<T>>,
-    ) -> impl Future<Output = Result<T>> {
-        sql::within(self.config.postgres_deadline, question)
-    }
-}
 
 /// The facade: admits orders, shows where they are, and hands out the drainer, the keeper and the operator.
 ///
@@ -81,22 +53,7 @@ impl Engine {
     /// Starts the engine's own tasks (its lanes, and the reading of the catalogue and of watched orders); they
     /// end when the last clone is dropped or [`close`](Self::close) is called.
     pub async fn connect(config: EngineConfig) -> Result<Self> {
-        // Of two TLS providers in one process neither is the default, and the first `rediss://` panics.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let redis = link::client(&config.redis, config.redis_deadline)?;
-        let pg = general_pool(&config)?;
-        let catalog = Arc::new(Catalog::new(pg.clone(), config.postgres_deadline));
-        let stores = Arc::new(Stores {
-            link: Link::new(redis.clone(), config.redis_deadline),
-            carts: Link::new(redis.clone(), config.redis_deadline),
-            ledger: Ledger::new(ledger::drain_pool(config.postgres.options()?)),
-            redis,
-            pg,
-            catalog,
-            limited: Limited::default(),
-            meters: Meters::new(),
-            config,
-        });
+        let stores = Arc::new(Stores::new(config)?);
         let (lanes, queue) = mpsc::channel(stores.config.max_waiting);
         let queue = Arc::new(Mutex::new(queue));
         let tasks = TaskTracker::new();
@@ -341,23 +298,4 @@ impl Engine {
         }
         stores.ledger.close().await;
     }
-}
-
-/// The pool for everything but draining.
-fn general_pool(config: &EngineConfig) -> Result<PgPool> {
-    if let Some(pool) = config.postgres.pool() {
-        return Ok(pool.clone());
-    }
-    let options = config
-        .postgres
-        .options()?
-        .application_name("flashsale")
-        .options([("statement_timeout", config.postgres_deadline.as_millis().to_string())]);
-    Ok(PgPoolOptions::new()
-        .max_connections(config.postgres_connections)
-        // A caller that waits longer has given up; the default is 30 s.
-        .acquire_timeout(Duration::from_secs(3))
-        .after_connect(|conn, _| Box::pin(sql::commit_durably(conn)))
-        .after_release(|conn, _| Box::pin(sql::still_alive(conn)))
-        .connect_lazy_with(options))
 }

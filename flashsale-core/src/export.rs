@@ -3,11 +3,11 @@
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    engine::Stores,
     error::Result,
     operator::OrderFilter,
     order::OrderRecord,
     sql::{self, history},
+    stores::Stores,
 };
 
 /// Orders that are read at once.

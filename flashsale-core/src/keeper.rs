@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::Catalog,
-    engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
     sale::{Epoch, Sale, SaleState, Seq},
     scripts::{self, Look, LookedSale},
     sql,
+    stores::Stores,
 };
 
 /// How often each sale is looked at.

@@ -122,7 +122,7 @@ impl Lane {
                     return Ok(answers
                         .into_iter()
                         .zip(orders)
-                        .map(|(answer, order)| settle(answer, order, unsure))
+                        .map(|(answer, order)| answer_for(answer, order, unsure))
                         .collect());
                 }
                 // Nothing was changed, and the reply has set the clock right.
@@ -213,7 +213,7 @@ fn micros(duration: Duration) -> i64 {
 
 /// The answer to one caller. After an unsure first sending a refusal may come from the order's own first
 /// admission (its units are out of stock, its quota is taken), so it says nothing.
-fn settle(answer: Answer, order: &Reservation, unsure: bool) -> Result<Answer> {
+fn answer_for(answer: Answer, order: &Reservation, unsure: bool) -> Result<Answer> {
     match answer {
         Answer::Replayed(id) if id == order.id => Ok(Answer::Admitted),
         Answer::Admitted | Answer::Replayed(_) | Answer::Refused(Refusal::KeyReused) => Ok(answer),

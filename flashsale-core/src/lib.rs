@@ -177,6 +177,7 @@ mod scripts;
 mod sql;
 mod status;
 mod stock;
+mod stores;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

@@ -10,7 +10,6 @@ use metrics::{Unit, describe_gauge, gauge};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::Stores,
     error::Result,
     ids::SaleId,
     keys::SaleKeys,
@@ -19,6 +18,7 @@ use crate::{
     sale::Sale,
     scripts::look,
     sql,
+    stores::Stores,
 };
 
 /// How often everything is looked at.

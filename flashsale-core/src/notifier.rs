@@ -20,7 +20,6 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::{Invalid, OrderId},
     operator::Operator,
@@ -29,6 +28,7 @@ use crate::{
         self,
         deliveries::{InHand, PutOff},
     },
+    stores::Stores,
 };
 
 /// What a notifier that is not heard of for so long had in hand is taken by another one.

@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 use crate::{
     audit::{AuditReport, FENCE_PATIENCE},
     dead_letters::{DeadLetter, Ended},
-    engine::Stores,
     error::{Error, Result},
     export::OrderExport,
     ids::{OrderId, ProductId, SaleId, UserId},
@@ -18,6 +17,7 @@ use crate::{
     sale::{Epoch, NewSale, Sale, SaleState},
     scripts,
     sql::{self, dead_letters::Resolution},
+    stores::Stores,
 };
 
 /// Who did it, where nobody said so.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub(crate) use self::again::{Standing, tell};
 use self::{postgres::PostgresFacts, redis::RedisFacts};
-use crate::engine::Stores;
+use crate::stores::Stores;
 
 /// Clocks may be apart by so much.
 const CLOCKS_APART_MS: u64 = 5_000;

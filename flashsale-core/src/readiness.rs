@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     keys::SaleKeys,
     sale::{Sale, SaleState},
     scripts::{NEWER, VERSION, look},
+    stores::Stores,
 };
 
 /// A probe that takes longer is of no use to who asks.

@@ -8,7 +8,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::{SaleKeys, book_order},
@@ -17,6 +16,7 @@ use crate::{
     sale::{Epoch, Sale, SaleState},
     scripts::{LookedSale, look},
     sql,
+    stores::Stores,
 };
 
 /// Most orders that one reading asks about. Lua unpacks at most some 8,000 values, and Redis does nothing else

@@ -17,7 +17,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::{IdempotencyKey, ProductId, SaleId},
     keys::SaleKeys,
@@ -25,6 +24,7 @@ use crate::{
     sale::{NewSale, Sale},
     scripts::{self, Carried, Carry},
     sql::{self, stock::Requested},
+    stores::Stores,
 };
 
 /// How long an operator waits for Redis before the keeper is left to it.

@@ -20,12 +20,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{Engine, Stores},
+    engine::Engine,
     error::{Error, Result},
     ids::{OrderId, SaleId},
     order::{OrderState, OrderStatus},
     sql,
     status::{Question, READ_AT_ONCE, Told},
+    stores::Stores,
 };
 
 /// How often watched orders are read. Nobody notices a fifth of a second, and 500 orders cost Redis one call of

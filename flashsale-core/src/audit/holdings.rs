@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::{OrderId, ProductId, UserId},
     keys::{SaleKeys, book_order, book_quota},
@@ -15,6 +14,7 @@ use crate::{
     sale::Sale,
     scripts::{self, Snapshot},
     sql::{audit::Settled, dead_letters::StoredLetter},
+    stores::Stores,
 };
 
 /// How often the dead letters may change while they are looked at.

@@ -15,12 +15,12 @@ use serde::Serialize;
 
 use self::{book::Book, holdings::Holdings};
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::{OrderId, SaleId},
     keys::{GROUP, SaleKeys},
     sale::Sale,
     scripts, sql,
+    stores::Stores,
 };
 
 /// How long a fence may last while an audit waits for it to end.

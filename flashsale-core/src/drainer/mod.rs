@@ -22,10 +22,10 @@ use self::{batch::Ended, queue_side::QueueSide, recorder::Recorder};
 #[cfg(test)]
 use crate::queue::Entry;
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     sale::Sale,
+    stores::Stores,
 };
 
 /// The pause after a unit that found nothing to do: it doubles from the first to the second.

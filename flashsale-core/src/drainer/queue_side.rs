@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     cart,
-    engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
@@ -22,6 +21,7 @@ use crate::{
     queue::{Decoded, Entry, Verdict},
     sale::Epoch,
     scripts::{self, Begun, Settled, Settlement},
+    stores::Stores,
 };
 
 /// Takes entries from the queues, and settles them.

@@ -4,13 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{Batch, stopped};
 use crate::{
-    engine::Stores,
     error::Result,
     ids::SaleId,
     queue::{Decoded, Verdict},
     sale::Epoch,
     scripts::Settlement,
     sql,
+    stores::Stores,
 };
 
 /// Tells the keeper when batches show that Redis is wrong.

@@ -25,7 +25,6 @@ use self::{
     rebuild::Rebuilt,
 };
 use crate::{
-    engine::Stores,
     error::{Error, Result},
     ids::SaleId,
     keys::SaleKeys,
@@ -33,6 +32,7 @@ use crate::{
     sale::{Epoch, Seq},
     scripts::{self, LoadStep, Pair},
     sql,
+    stores::Stores,
 };
 
 /// Most entries that one call deletes, and most fields of products: Lua's stack holds 8,000 values.

@@ -8,12 +8,12 @@ use super::{
     rebuild::Rebuilt,
 };
 use crate::{
-    engine::Stores,
     error::Result,
     ids::SaleId,
     keys::SaleKeys,
     sale::{SaleState, Seq},
     scripts::{self, LookedSale, Pair},
+    stores::Stores,
 };
 
 /// Fields of one kind in the book that are not as a load would write them.

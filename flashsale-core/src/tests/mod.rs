@@ -34,8 +34,8 @@ use chrono::{TimeDelta, Utc};
 
 use crate::{
     Admission, AuditReport, Created, Engine, EngineConfig, IdempotencyKey, Items, Keeper, NewProduct,
-    NewSale, OrderId, OrderRequest, ProductId, Quantity, Refusal, SaleId, UserId, engine::Stores,
-    keys::SaleKeys, money::Money, test_support,
+    NewSale, OrderId, OrderRequest, ProductId, Quantity, Refusal, SaleId, UserId, keys::SaleKeys,
+    money::Money, stores::Stores, test_support,
 };
 
 /// How long a condition is waited for.
