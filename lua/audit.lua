@@ -6,7 +6,7 @@
 --       then further fields of the book
 --
 -- Replies
---   {'fenced', why}
+--   {'fenced', why}   'missing', 'version', 'epoch', 'run_id', 'loading'
 --   {'ok', seq, {product, left, …}, {entry id, {name, value, …}, …}, {o field's value or '', …} one per
 --    entry, {value or '', …} one per o field asked for, {value or '', …} one per further field}
 

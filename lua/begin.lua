@@ -9,7 +9,8 @@
 --         the entry's 'order' field ('' if it has none), o field
 --
 -- Replies
---   {'fenced', why}          nothing was changed
+--   {'fenced', why}          nothing was changed: 'missing', 'version', 'epoch', 'run_id', 'loading',
+--                            'book' (of another epoch, or there is none)
 --   {'ok', word, word…}      one word per entry, in their order:
 --     'processing'           record it
 --     'confirmed', 'failed'  it is final already: settle it as that

@@ -7,7 +7,7 @@
 -- ARGV  1 script version  2 epoch
 --
 -- Replies
---   {'fenced', why}             nothing was changed
+--   {'fenced', why}             nothing was changed: 'missing', 'version', 'epoch', 'run_id', 'loading'
 --   {'kept', why}               'window' (it ended less than a day ago) or 'queue' (orders are waiting)
 --   {'ok'}                      the sale's keys are gone
 

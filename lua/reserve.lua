@@ -9,7 +9,9 @@
 --         order id, user, key, fingerprint, request id ('' if none), lines as product:quantity,… (at most 20)
 --
 -- Replies
---   {'fenced', why}                       nothing was changed
+--   {'fenced', why}                       nothing was changed: 'missing', 'version', 'epoch', 'run_id',
+--                                         'loading', 'book' (of another epoch, or there is none),
+--                                         'behind' (its seq is below argument 3), 'product' (one is damaged)
 --   {'late', now µs}                      it came after its not-after instant; nothing was changed
 --   {'ok', seq, now µs, answer, answer…}  one answer per order, in their order:
 --     'admitted'                          stock, quota, key, state and queue entry are written

@@ -12,10 +12,11 @@
 --         number of lines (0 unless failed), then per line: product, quantity, q field
 --
 -- Replies
---   {'fenced', why}                          nothing was changed
+--   {'fenced', why}                        nothing was changed: 'missing', 'version', 'epoch', 'run_id',
+--                                          'loading', 'book' (of another epoch, or there is none)
 --   {'ok', {o field…}, {o field…}}         confirmed or failed orders whose state, or the stock or quota
---                                            they would go back to, cannot be read, so that Redis is to be
---                                            recovered; and orders whose units went back now
+--                                          they would go back to, cannot be read, so that Redis is to be
+--                                          recovered; and orders whose units went back now
 --
 -- An order whose state is there and not final becomes final: 'confirmed' (its key pointing to it), or
 -- 'failed' with its units and its quota given back; the key of a duplicate is pointed to the first order.

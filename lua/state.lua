@@ -7,7 +7,7 @@
 -- ARGV  1 script version  2 epoch  3 state ('open' | 'paused' | 'closed')  4 starts ms  5 ends ms
 --
 -- Replies
---   {'fenced', why}     nothing was changed
+--   {'fenced', why}     nothing was changed: 'missing', 'version', 'epoch', 'run_id', 'loading'
 --   {'ok'}              Redis says the same now
 
 local sale = redis.call('HMGET', KEYS[1], 'version', 'epoch', 'run_id', 'state')

@@ -9,9 +9,9 @@
 --   'take'  so many units fewer, if so many are left
 --
 -- Replies
---   {'fenced', why}     nothing was changed; 'changes': the stock does not say which change it contains, or
---                       has no such product
---   {'applied'}         the stock contains the change, now or already
+--   {'fenced', why}     nothing was changed: 'missing', 'version', 'epoch', 'run_id', 'loading', 'changes' (the
+--                       stock does not say which change it contains, or has no such product)
+--   {'applied'}         the stock contains the change, now or already; also one by 0, whatever was meant
 --   {'refused'}         it was asked for more than was left: the stock is as it was
 --   {'known'}           the stock contains a later change; nothing was changed
 --   {'early', number}   the change before this one is missing, the last one is this; nothing was changed

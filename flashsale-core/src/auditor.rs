@@ -13,7 +13,7 @@ use crate::{
     audit::{AuditReport, Invariant, InvariantCheck},
     error::{Error, Result},
     ids::SaleId,
-    operator::{Operator, QueueStats},
+    queue_stats::QueueStats,
     sale::Sale,
     sql::{
         self,
@@ -43,7 +43,8 @@ const LAST_CHECK: &str = "flashsale_invariant_last_check_timestamp_seconds";
 /// user or order where one does not hold. It changes nothing.
 ///
 /// It is sparing: of all processes one works at a time, adding up takes about a hundredth of the time at most,
-/// and is put off while a sale's queue is long. What cannot be computed, because a store is away or the sale is
+/// and is put off while a sale's queue is long. Of a sale with very many orders it checks I1 to I4 and I7 only, for
+/// the rest takes all of them in memory, and where an engine sells that is not the auditor's to take. What cannot be computed, because a store is away or the sale is
 /// fenced, is not shown, and raises no alarm.
 pub struct Auditor {
     stores: Arc<Stores>,
@@ -61,6 +62,9 @@ pub(crate) struct Pace {
     pub rest: u32,
     /// A longer queue is not read: Redis sells nothing meanwhile, for about 15 µs per entry.
     pub most_queued: u64,
+    /// I5, I6 and I8 hold every order of book and record in memory, some 700 bytes each: of a sale with more they are
+    /// left to `flashsale audit`.
+    pub most_orders: i64,
     /// An order may wait for so long: what a killed drainer had in hand is taken over within 10 s (P9).
     pub queue_patience: Duration,
 }
@@ -74,6 +78,8 @@ struct Looked {
     alarmed: HashMap<Invariant, Instant>,
     /// Checks in a row that could not compute everything.
     not_computed: u32,
+    /// It was told that some invariants are not checked.
+    told_large: bool,
 }
 
 /// What is shown.
@@ -105,6 +111,11 @@ impl Known {
         }
     }
 
+    /// What is not checked any more is not shown as it was.
+    fn forget(&self, sale: SaleId) {
+        self.lock().remove(&sale);
+    }
+
     fn note(&self, sale: SaleId, checks: &[InvariantCheck]) {
         let mut known = self.lock();
         let shown = known.entry(sale).or_default();
@@ -126,7 +137,7 @@ impl Auditor {
         describe_gauge!(HOLDS, "1 if the invariant holds, 0 if not; not there while it cannot be computed");
         describe_gauge!(LAST_CHECK, Unit::Seconds, "When all invariants of the sale were computed last");
         let queue_patience = Duration::from_secs(15);
-        let pace = Pace { every, rest: 99, most_queued: 2_000, queue_patience };
+        let pace = Pace { every, rest: 99, most_queued: 2_000, most_orders: 200_000, queue_patience };
         Self { stores, pace, lock: None, sales: HashMap::new(), known: Arc::default() }
     }
 
@@ -167,7 +178,8 @@ impl Auditor {
     }
 
     /// Checks every live sale once and says what it found: only I7 of a sale that is left alone for now, or
-    /// whose queue is long; nothing at all while another process does it.
+    /// whose queue is long; I1 to I4 and I7 of one with very many orders; nothing at all while another process
+    /// does it.
     pub async fn check_once(&mut self) -> Result<Vec<AuditReport>> {
         let checked = self.check_alone().await;
         if !checked.as_ref().is_ok_and(Option::is_some) {
@@ -218,7 +230,7 @@ impl Auditor {
     }
 
     async fn check(&mut self, sale: &Sale) -> AuditReport {
-        let queue = Operator::new(Arc::clone(&self.stores)).queue_of(sale).await;
+        let queue = self.stores.queue_stats(sale).await;
         let is_long = queue.as_ref().is_ok_and(|queue| queue.backlog > self.pace.most_queued);
         let i7 = InvariantCheck::of(Invariant::I7, queue.map(|queue| self.stuck(&queue)));
         let is_left_alone = self.looked(sale).rest_until.is_some_and(|until| Instant::now() < until);
@@ -246,15 +258,37 @@ impl Auditor {
 
     async fn add_up(&mut self, sale: &Sale, i7: InvariantCheck) -> AuditReport {
         let began = Instant::now();
-        let sums = self.stores.audit_sums(sale, Duration::ZERO);
+        let is_large = sale.recorded_seq.get() > self.pace.most_orders;
+        let sums = async {
+            if is_large {
+                self.stores.audit_totals(sale).await
+            } else {
+                self.stores.audit_sums(sale, Duration::ZERO).await
+            }
+        };
         let mut checks = tokio::time::timeout(WITHIN, sums).await.unwrap_or_else(|_| too_slow());
         let took = began.elapsed();
+        if is_large {
+            self.skip_orders(sale);
+        }
         checks.push(i7);
         let report = AuditReport::new(sale, checks);
         self.stores.meters.check(&report, took);
         self.looked(sale).rest_until = Some(Instant::now() + (took * self.pace.rest).min(MOST_REST));
         self.tell_not_computed(sale, &report);
         report
+    }
+
+    /// I5, I6 and I8 are not known of a sale of this size.
+    fn skip_orders(&mut self, sale: &Sale) {
+        self.known.forget(sale.id);
+        let most = self.pace.most_orders;
+        if !std::mem::replace(&mut self.looked(sale).told_large, true) {
+            tracing::info!(
+                sale = sale.id.get(),
+                "it has more than {most} orders: I5, I6 and I8 are left to `flashsale audit`"
+            );
+        }
     }
 
     fn looked(&mut self, sale: &Sale) -> &mut Looked {

@@ -13,7 +13,7 @@ use crate::{
     order::{Quantity, Refusal},
     queue::Holding,
     sale::{Product, Sale, SaleState},
-    scripts::{self, CartReply, KeptCart, look},
+    scripts::{self, CartReply, DOUBTFUL, KeptCart, look},
     stores::Stores,
 };
 
@@ -129,15 +129,15 @@ impl Stores {
             return Ok(Some(Refusal::Ended));
         }
         let seen = look(&self.carts, &SaleKeys::new(sale.id), &[]).await?;
-        if seen.now_ms >= sale.ends_at.timestamp_millis() {
+        let (starts, ends) = sale.window_ms();
+        if seen.now_ms >= ends {
             return Ok(Some(Refusal::Ended));
         }
-        if seen.now_ms < sale.starts_at.timestamp_millis() {
+        if seen.now_ms < starts {
             return Ok(Some(Refusal::NotStarted));
         }
-        let fenced = || Error::fenced(sale.id, "its stock in Redis is not known to be right");
-        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch)).ok_or_else(fenced)?;
-        let left = *redis.stock.get(&product).ok_or_else(fenced)?;
+        let redis = seen.must_count(sale)?;
+        let left = *redis.stock.get(&product).ok_or_else(|| Error::fenced(sale.id, DOUBTFUL))?;
         Ok(match redis.state {
             Some(SaleState::Closed) => Some(Refusal::Ended),
             Some(SaleState::Paused) => Some(Refusal::Paused),

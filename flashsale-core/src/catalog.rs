@@ -36,6 +36,27 @@ impl Reading {
     pub(crate) fn sale_of(&self, product: ProductId) -> Option<SaleId> {
         self.products.get(&product).copied()
     }
+
+    /// The sales that are over for good. They are read once: nothing that counts changes in them any more, and
+    /// after some years they are nearly all there are.
+    fn over(&self) -> Vec<SaleId> {
+        let over = self.sales.values().filter(|sale| sale.purged_at.is_some());
+        over.map(|sale| sale.id).collect()
+    }
+
+    /// The next reading: these sales, and those that are over for good from this one.
+    fn and(&self, read: Vec<Sale>) -> Self {
+        let over = self.sales.iter().filter(|(_, sale)| sale.purged_at.is_some());
+        let mut sales: HashMap<_, _> = over.map(|(id, sale)| (*id, Arc::clone(sale))).collect();
+        sales.extend(read.into_iter().map(|sale| (sale.id, Arc::new(sale))));
+        // Those that sell come last: where the record was restored from a backup, the products of a sale that it
+        // forgot may have become another's.
+        let (over, live): (Vec<_>, Vec<_>) = sales.values().partition(|sale| sale.purged_at.is_some());
+        let of =
+            |sale: &Arc<Sale>| sale.products.iter().map(|product| (product.id, sale.id)).collect::<Vec<_>>();
+        let products = over.into_iter().chain(live).flat_map(of).collect();
+        Self { sales, products }
+    }
 }
 
 pub(crate) struct Catalog {
@@ -89,11 +110,10 @@ impl Catalog {
     }
 
     async fn read(&self) -> Result<Arc<Reading>> {
-        let mut reading = Reading::default();
-        for sale in sql::sales(&self.pool, true).await? {
-            reading.products.extend(sale.products.iter().map(|product| (product.id, sale.id)));
-            reading.sales.insert(sale.id, Arc::new(sale));
-        }
+        let reading = match self.reading() {
+            Ok(before) => before.and(sql::sales(&self.pool, &before.over()).await?),
+            Err(_) => Reading::default().and(sql::sales(&self.pool, &[]).await?),
+        };
         let reading = Arc::new(reading);
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&reading));
         Ok(reading)

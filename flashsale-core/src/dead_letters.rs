@@ -209,7 +209,7 @@ impl Stores {
 }
 
 fn require_loaded(sale: &Sale) -> Result<()> {
-    if sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0 {
+    if sale.is_loaded() {
         return Ok(());
     }
     Err(Error::fenced(sale.id, "it is not loaded into Redis"))

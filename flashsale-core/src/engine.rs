@@ -178,13 +178,11 @@ impl Engine {
 
     async fn active_in(&self, sale: &Sale) -> Result<Vec<ActiveProduct>> {
         let seen = look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
-        let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
-        if !(starts..ends).contains(&seen.now_ms) {
+        let ((starts, ends), now) = (sale.window_ms(), seen.now_ms);
+        if !(starts..ends).contains(&now) {
             return Ok(Vec::new());
         }
-        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
-        let redis =
-            redis.ok_or_else(|| Error::fenced(sale.id, "its stock in Redis is not known to be right"))?;
+        let redis = seen.must_count(sale)?;
         let left = |product| redis.stock.get(&product).map_or(0, |left| u32::try_from(*left).unwrap_or(0));
         let active = sale.products.iter().map(|product| ActiveProduct {
             sale: sale.id,
@@ -192,7 +190,7 @@ impl Engine {
             ends_at: sale.ends_at,
             product: product.clone(),
             stock_remaining: left(product.id),
-            seconds_remaining: u64::try_from((ends - seen.now_ms) / 1_000).unwrap_or(0),
+            seconds_remaining: u64::try_from((ends - now) / 1_000).unwrap_or(0),
         });
         Ok(active.collect())
     }

@@ -8,7 +8,7 @@ use crate::ids::{Invalid, SaleId};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the engine could not answer. Refusals such as "sold out" are answers, not errors.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("{kind}")]
 pub struct Error {
     kind: Kind,
@@ -42,11 +42,25 @@ impl fmt::Display for Kind {
                 write!(f, "the outcome is not known: {what}; repeat with the same idempotency key")
             }
             Self::Fenced { sale, why } => {
-                write!(f, "sale {sale} is fenced ({why}); it is being recovered, try again")
+                write!(
+                    f,
+                    "sale {sale} is fenced ({why}): it can be used when a keeper has loaded it, which a running \
+                     flashsale-server does by itself, and `flashsale recover {sale}` by hand"
+                )
             }
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::NotFound(what) => write!(f, "{what} not found"),
             Self::Refused(why) | Self::Internal(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What `main` prints of an error that it returns: first of all what to do about it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{} (because of {source:?})", self.kind),
+            None => self.kind.fmt(f),
         }
     }
 }
@@ -85,7 +99,8 @@ impl Error {
         Self::new(Kind::Internal(what.into()))
     }
 
-    /// Nothing was changed and the same call may succeed later: a store is away, or the sale is fenced.
+    /// The same call may succeed later: a store is away, or the sale is fenced. Nothing was changed, except where
+    /// the call says otherwise of itself.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Unavailable(_) | Kind::Fenced { .. })

@@ -154,6 +154,15 @@ impl RequestId {
     }
 }
 
+/// A name for scripts and addresses.
+pub(crate) fn checked_slug(field: &str, text: &str) -> Result<(), Invalid> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Invalid::new(field, "must be 1-64 characters of a-z, 0-9 and -"))
+}
+
 fn checked_text(
     text: &str,
     field: &str,

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// No sooner than this where an order was just found to be fenced: orders come by the thousand.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Sales that one process loads at once. Each has a connection to PostgreSQL for as long.
-const LOADS_AT_ONCE: usize = 3;
+pub(crate) const LOADS_AT_ONCE: u32 = 3;
 /// A load that shows no end for so long, by nobody who holds the load's lock, was killed.
 const LOADING_FOR_LONG: Duration = Duration::from_secs(2);
 /// A sale that ended so long ago is removed from Redis.
@@ -111,6 +111,7 @@ fn need(sale: &Sale, floor: Seq, seen: &Look) -> Need {
 
 fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> Need {
     let Some(state) = redis.state else { return Need::Wait { token: redis.token.clone() } };
+    let (starts, ends) = sale.window_ms();
     if redis.version < scripts::VERSION {
         Need::Load("it was loaded by an older version of this program")
     } else if !redis.sound {
@@ -126,9 +127,7 @@ fn need_under_epoch(sale: &Sale, floor: Seq, redis: &LookedSale, over: bool) -> 
         Need::Load("Redis has lost the stock or the products")
     } else if !redis.intact {
         Need::Load("its book or its queue in Redis is damaged")
-    } else if (state, redis.starts_ms, redis.ends_ms)
-        != (sale.state, sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis())
-    {
+    } else if (state, redis.starts_ms, redis.ends_ms) != (sale.state, starts, ends) {
         // Before the purge, which goes by the window that Redis has.
         Need::Carry
     } else if redis.changes < Some(sale.changes_settled) || sale.changes_wanted != sale.changes_settled {
@@ -255,8 +254,9 @@ impl Keeper {
                 let Some(sale) = catalog.sales.get(&sale.id).filter(|now| now.epoch == sale.epoch) else {
                     return Ok(());
                 };
-                let (starts, ends) = (sale.starts_at.timestamp_millis(), sale.ends_at.timestamp_millis());
-                scripts::carry_state(&stores.link, &keys, sale.epoch, sale.state, starts, ends).await?;
+                let (starts, ends) = sale.window_ms();
+                let carried = scripts::carry_state(&stores.link, &keys, sale.epoch, sale.state, starts, ends);
+                carried.await.map_err(|error| error.in_sale(sale.id))?;
                 tracing::info!(sale = sale.id.get(), state = %sale.state, "state and window were carried to Redis");
             }
             Need::Stock => {
@@ -280,14 +280,12 @@ impl Keeper {
     /// no drainer looks at it, so its queue must be empty before.
     async fn purge(&self, sale: &Sale, keys: &SaleKeys, in_redis: bool) -> Result<()> {
         let waiting: u64 = self.stores.link.ask(redis::cmd("XLEN").arg(&keys.queue)).await?;
-        if waiting == 0
-            && self
-                .stores
-                .record(sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch, sale.ends_at))
-                .await?
-            && in_redis
-            && scripts::purge(&self.stores.link, keys, sale.epoch).await?
-        {
+        let mark = sql::sales::mark_purged(&self.stores.pg, sale.id, sale.epoch, sale.ends_at);
+        if waiting > 0 || !self.stores.record(mark).await? || !in_redis {
+            return Ok(());
+        }
+        let removed = scripts::purge(&self.stores.link, keys, sale.epoch).await;
+        if removed.map_err(|error| error.in_sale(sale.id))? {
             tracing::info!(sale = sale.id.get(), "the sale ended a day ago; its keys are removed from Redis");
         }
         Ok(())
@@ -295,7 +293,7 @@ impl Keeper {
 
     async fn load(&mut self, sale: &Sale, why: &'static str) {
         self.loading.remove(&sale.id);
-        self.await_loads(LOADS_AT_ONCE - 1).await;
+        self.await_loads(LOADS_AT_ONCE as usize - 1).await;
         let (stores, id, epoch) = (Arc::clone(&self.stores), sale.id, sale.epoch);
         self.at_work.insert(id);
         self.loads.spawn(async move { (id, stores.load(id, epoch, why, &|_| {}).await.map(drop)) });

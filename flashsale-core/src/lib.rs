@@ -170,6 +170,7 @@ mod order;
 mod packed;
 mod preflight;
 mod queue;
+mod queue_stats;
 mod rate_limit;
 mod readiness;
 mod sale;
@@ -200,15 +201,13 @@ pub use load::LoadProgress;
 pub use money::{Currency, Money};
 pub use monitor::Monitor;
 pub use notifier::{Notified, Notifier, Subscriber};
-pub use operator::{
-    ConsumerStats, Created, LiveStock, Operator, OperatorAction, OrderFilter, QueueStats, RecoverDiff,
-    WindowChange,
-};
+pub use operator::{Created, LiveStock, Operator, OperatorAction, OrderFilter, RecoverDiff, WindowChange};
 pub use order::{
     Admission, FailureReason, Items, OrderLine, OrderRecord, OrderRequest, OrderState, OrderStatus, Quantity,
     Refusal,
 };
 pub use preflight::{Finding, Verdict};
+pub use queue_stats::{ConsumerStats, QueueStats};
 pub use rate_limit::{RateDecision, RateLimit};
 pub use readiness::Dependency;
 pub use sale::{ActiveProduct, Epoch, NewProduct, NewSale, Product, Sale, SaleState, Seq};

@@ -84,9 +84,11 @@ impl fmt::Display for CallError {
     }
 }
 
-/// For calls that change nothing, or that are repeated until they are answered.
+/// For calls that change nothing, or that are repeated until they are answered, and that are made under no epoch:
+/// where a script can find the sale fenced, `?` would make that a store that is away. See [`CallError::in_sale`].
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
+        debug_assert!(!error.is_fenced(), "{error}, and it is not said which sale");
         Error::unavailable(error.to_string())
     }
 }

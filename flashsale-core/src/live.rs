@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use crate::{
     error::{Error, Result},
     keys::SaleKeys,
-    operator::{LiveStock, Operator, QueueStats},
+    operator::{LiveStock, Operator},
+    queue_stats::QueueStats,
     sale::{Sale, SaleState, Seq},
     scripts, sql,
 };
@@ -43,13 +44,14 @@ impl Operator {
     /// What Redis says of a sale right now. The sale is what the record said of it last: PostgreSQL is not asked.
     pub async fn live(&self, sale: &Sale) -> Result<LiveSale> {
         let seen = scripts::look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
-        let queue = self.queue_of(sale).await?;
-        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+        let queue = self.stores.queue_stats(sale).await?;
+        let now_ms = seen.now_ms;
+        let redis = seen.counting(sale);
         let left = |product| redis.as_ref().and_then(|redis| redis.stock.get(&product).copied());
         let stock =
             sale.products.iter().map(|product| LiveStock { product: product.id, left: left(product.id) });
         Ok(LiveSale {
-            at: DateTime::from_timestamp_millis(seen.now_ms)
+            at: DateTime::from_timestamp_millis(now_ms)
                 .ok_or_else(|| Error::internal("Redis's clock is out of range"))?,
             state: redis.as_ref().and_then(|redis| redis.state),
             admitted: redis.as_ref().map_or(Seq(0), |redis| redis.seq),

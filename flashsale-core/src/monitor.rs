@@ -13,7 +13,6 @@ use crate::{
     error::Result,
     ids::SaleId,
     keys::SaleKeys,
-    operator::Operator,
     preflight::{Standing, Verdict, tell},
     sale::Sale,
     scripts::look,
@@ -142,7 +141,7 @@ impl Monitor {
     async fn observe_stock(&self, sale: &Sale) -> Result<bool> {
         let id = || sale.id.to_string();
         let seen = look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
-        let counting = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+        let counting = seen.counting(sale);
         gauge!(SALE_FENCED, "sale" => id()).set(flag(counting.is_none()));
         for (product, left) in counting.iter().flat_map(|redis| &redis.stock) {
             gauge!(STOCK_LEFT, "sale" => id(), "product" => product.to_string()).set(number(*left));
@@ -152,7 +151,7 @@ impl Monitor {
 
     async fn observe_queue(&self, sale: &Sale) -> Result<()> {
         let id = || sale.id.to_string();
-        let queue = Operator::new(Arc::clone(&self.stores)).queue_of(sale).await?;
+        let queue = self.stores.queue_stats(sale).await?;
         gauge!(QUEUE_LENGTH, "sale" => id()).set(number(queue.backlog.cast_signed()));
         gauge!(QUEUE_PENDING, "sale" => id()).set(number(queue.pending.cast_signed()));
         gauge!(QUEUE_OLDEST_AGE, "sale" => id()).set(queue.oldest.unwrap_or_default());

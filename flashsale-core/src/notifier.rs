@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Result},
-    ids::{Invalid, OrderId},
+    ids::{OrderId, checked_slug},
     operator::Operator,
     order::OrderRecord,
     sql::{
@@ -142,10 +142,7 @@ impl Notifier {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Display,
     {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(allowed) {
-            return Err(Invalid::new("subscriber", "must be 1-64 characters of a-z, 0-9 and -").into());
-        }
+        checked_slug("subscriber", name)?;
         stores.record(sql::deliveries::subscribe(&stores.pg, name)).await?;
         let hook = move |order| {
             let call = hook(order);

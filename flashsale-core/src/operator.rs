@@ -11,9 +11,10 @@ use crate::{
     error::{Error, Result},
     export::OrderExport,
     ids::{OrderId, ProductId, SaleId, UserId},
-    keys::{GROUP, SaleKeys},
+    keys::SaleKeys,
     load::LoadProgress,
     order::{OrderRecord, OrderState},
+    queue_stats::QueueStats,
     sale::{Epoch, NewSale, Sale, SaleState},
     scripts,
     sql::{self, dead_letters::Resolution},
@@ -73,36 +74,6 @@ pub enum Created {
     Exists(SaleId),
 }
 
-/// One sale's queue.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct QueueStats {
-    /// The sale.
-    pub sale: SaleId,
-    /// Its slug.
-    pub slug: String,
-    /// Orders that are not settled yet.
-    pub backlog: u64,
-    /// Those of them that a drainer has in hand.
-    pub pending: u64,
-    /// How long the oldest has been waiting.
-    pub oldest: Option<Duration>,
-    /// Who drains.
-    pub consumers: Vec<ConsumerStats>,
-}
-
-/// One drainer's name in a queue's group.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConsumerStats {
-    /// Host, process id, random.
-    pub name: String,
-    /// Entries it has in hand.
-    pub pending: u64,
-    /// Since it last took an entry.
-    pub idle: Duration,
-}
-
 /// What Redis has left of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -156,21 +127,24 @@ impl Operator {
 
     /// All sales, by id.
     pub async fn sales(&self) -> Result<Vec<Sale>> {
-        self.stores.record(sql::sales(&self.stores.pg, true)).await
+        self.stores.record(sql::sales(&self.stores.pg, &[])).await
     }
 
     /// One sale.
     pub async fn sale(&self, id: SaleId) -> Result<Sale> {
-        let mut sales = self.sales().await?;
-        let at = sales.iter().position(|sale| sale.id == id);
-        at.map(|at| sales.swap_remove(at)).ok_or_else(|| Error::not_found(format!("sale {id}")))
+        let read = async {
+            let mut conn = self.stores.pg.acquire().await?;
+            Ok(sql::sales::sale(&mut conn, id).await?)
+        };
+        let sale = self.stores.record(read).await?;
+        sale.ok_or_else(|| Error::not_found(format!("sale {id}")))
     }
 
     /// What Redis has left of a sale's products.
     pub async fn live_stock(&self, sale: SaleId) -> Result<Vec<LiveStock>> {
         let sale = self.sale(sale).await?;
         let seen = scripts::look(&self.stores.link, &SaleKeys::new(sale.id), &[]).await?;
-        let redis = seen.sale.filter(|redis| redis.counts_under(sale.epoch));
+        let redis = seen.counting(&sale);
         let left = |product| redis.as_ref().and_then(|redis| redis.stock.get(&product).copied());
         Ok(sale
             .products
@@ -221,50 +195,10 @@ impl Operator {
         let mut queues = Vec::new();
         for sale in self.sales().await? {
             if sale.purged_at.is_none() && sale.epoch.get() > 0 {
-                queues.push(self.queue_of(&sale).await?);
+                queues.push(self.stores.queue_stats(&sale).await?);
             }
         }
         Ok(queues)
-    }
-
-    /// One sale's queue.
-    pub(crate) async fn queue_of(&self, sale: &Sale) -> Result<QueueStats> {
-        let link = &self.stores.link;
-        let queue = SaleKeys::new(sale.id).queue;
-        let backlog = link.ask(redis::cmd("XLEN").arg(&queue)).await?;
-        let command = redis::cmd("XRANGE").arg(&queue).arg("-").arg("+").arg("COUNT").arg(1).to_owned();
-        let first: Vec<(String, redis::Value)> = link.ask(&command).await?;
-        let (seconds, micros): (u64, u64) = link.ask(&redis::cmd("TIME")).await?;
-        let now_ms = seconds * 1_000 + micros / 1_000;
-        let oldest = first.first().and_then(|(id, _)| id.split_once('-')?.0.parse::<u64>().ok());
-        let mut command = redis::cmd("XINFO");
-        let consumers = match link
-            .query::<redis::streams::StreamInfoConsumersReply>(
-                command.arg("CONSUMERS").arg(&queue).arg(GROUP),
-            )
-            .await
-        {
-            Ok(reply) => reply.consumers,
-            // Not loaded yet, or lost: there is no group.
-            Err(crate::link::CallError::Refused(_)) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        let consumers: Vec<_> = consumers
-            .into_iter()
-            .map(|consumer| ConsumerStats {
-                name: consumer.name,
-                pending: consumer.pending as u64,
-                idle: Duration::from_millis(consumer.idle as u64),
-            })
-            .collect();
-        Ok(QueueStats {
-            sale: sale.id,
-            slug: sale.slug.clone(),
-            backlog,
-            pending: consumers.iter().map(|consumer| consumer.pending).sum(),
-            oldest: oldest.map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
-            consumers,
-        })
     }
 
     /// All parked orders, oldest first.

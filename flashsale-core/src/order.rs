@@ -193,7 +193,7 @@ impl fmt::Display for Refusal {
                 write!(f, "one user may buy {limit} of product {product}, and this user holds {held}")
             }
             Self::SoldOut { product, left: 0 } => write!(f, "product {product} is sold out"),
-            Self::SoldOut { product, left } => write!(f, "only {left} of product {product} are left"),
+            Self::SoldOut { product, left } => write!(f, "{left} left of product {product}"),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Finding {
 
 impl Stores {
     pub(crate) async fn preflight(&self) -> Vec<Finding> {
-        let (redis, postgres) = futures::join!(RedisFacts::read(&self.link), PostgresFacts::read(&self.pg));
+        let (redis, postgres) = futures::join!(RedisFacts::read(&self.link), PostgresFacts::read(self));
         let clocks = match (&redis, &postgres) {
             (Ok(redis), Ok(postgres)) => Some(clocks(redis.ahead_ms, postgres.ahead_ms)),
             _ => None,

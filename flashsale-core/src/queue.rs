@@ -242,14 +242,6 @@ pub(crate) enum Verdict {
     Parked,
 }
 
-impl Verdict {
-    /// It refuses, for stock or quota, what Redis let in by the same limits.
-    pub(crate) fn contradicts_redis(&self) -> bool {
-        use FailureReason::{OverQuota, SoldOut};
-        matches!(self, Self::Failed { reason: SoldOut | OverQuota, .. })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

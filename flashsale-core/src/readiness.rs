@@ -69,13 +69,10 @@ impl Stores {
 
     async fn can_sell(&self, sale: &Sale) -> Result<()> {
         let seen = look(&self.link, &SaleKeys::new(sale.id), &[]).await?;
-        if seen.sale.as_ref().is_some_and(|redis| redis.counts_under(sale.epoch)) {
-            return Ok(());
-        }
         // Nothing that this process waits for would end that.
-        if seen.sale.is_some_and(|redis| redis.version > VERSION) {
+        if seen.sale.as_ref().is_some_and(|redis| redis.version > VERSION) {
             return Err(Error::refused(format!("fenced: {NEWER}")));
         }
-        Err(Error::fenced(sale.id, "its state in Redis is not known to be right"))
+        seen.must_count(sale).map(drop)
     }
 }

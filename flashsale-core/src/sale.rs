@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{
-    ids::{Invalid, ProductId, SaleId},
+    ids::{Invalid, ProductId, SaleId, checked_slug},
     money::{Currency, Money},
 };
 
@@ -129,6 +129,16 @@ impl Sale {
     pub fn product(&self, id: ProductId) -> Option<&Product> {
         self.products.iter().find(|product| product.id == id)
     }
+
+    /// Redis holds it under the epoch under which it stands, by the record.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded_epoch == self.epoch && self.epoch > Epoch(0)
+    }
+
+    /// Its first instant and its end as Redis keeps them: Unix milliseconds.
+    pub(crate) fn window_ms(&self) -> (i64, i64) {
+        (self.starts_at.timestamp_millis(), self.ends_at.timestamp_millis())
+    }
 }
 
 /// Something that a sale sells.
@@ -222,14 +232,7 @@ impl NewSale {
 
     /// Checks everything that can be checked without the database.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let require =
-            |ok: bool, field: &str, reason: &str| if ok { Ok(()) } else { Err(Invalid::new(field, reason)) };
-        let slug_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        require(
-            (1..=64).contains(&self.slug.len()) && self.slug.bytes().all(slug_byte),
-            "slug",
-            "must be 1-64 characters of a-z, 0-9 and -",
-        )?;
+        checked_slug("slug", &self.slug)?;
         require((1..=200).contains(&self.name.len()), "name", "must be 1-200 bytes long")?;
         require(is_plain(&self.name), "name", NOT_PLAIN)?;
         require(self.starts_at < self.ends_at, "ends_at", "must be after starts_at")?;
@@ -255,6 +258,10 @@ impl NewSale {
 
 const NOT_PLAIN: &str = "must not hold control characters";
 
+fn require(ok: bool, field: &str, reason: &str) -> Result<(), Invalid> {
+    if ok { Ok(()) } else { Err(Invalid::new(field, reason)) }
+}
+
 /// Such a text can be shown on a terminal, and PostgreSQL can hold it.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() && c != '\n')
@@ -262,8 +269,6 @@ fn is_plain(text: &str) -> bool {
 
 impl NewProduct {
     fn validate(&self, currency: Currency) -> Result<(), Invalid> {
-        let require =
-            |ok: bool, field: &str, reason: &str| if ok { Ok(()) } else { Err(Invalid::new(field, reason)) };
         require((1..=200).contains(&self.name.len()), "name", "must be 1-200 bytes long")?;
         for (text, field) in
             [(&self.name, "name"), (&self.description, "description"), (&self.image_url, "image_url")]

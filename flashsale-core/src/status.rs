@@ -14,7 +14,7 @@ use crate::{
     order::OrderStatus,
     packed::BookState,
     sale::{Epoch, Sale, SaleState},
-    scripts::{LookedSale, look},
+    scripts::{DOUBTFUL, LookedSale, look},
     sql,
     stores::Stores,
 };
@@ -183,9 +183,7 @@ impl Stores {
                 Redis::Blank(Some((epoch, None, token)))
             }
             Some(seen) if seen.epoch != sale.epoch => Redis::OtherEpoch,
-            Some(seen) if !seen.counts_under(sale.epoch) => {
-                Redis::Doubtful("its state in Redis is not known to be right")
-            }
+            Some(seen) if !seen.counts_under(sale.epoch) => Redis::Doubtful(DOUBTFUL),
             Some(seen) if seen.seq < floor => Redis::Doubtful("Redis has gone back in time"),
             Some(seen) => Redis::Sound(seen.book),
         })

@@ -60,7 +60,7 @@ pub enum ChangeOutcome {
 }
 
 impl ChangeOutcome {
-    /// The word that stands for it in the record.
+    /// The word that stands for it in the record, where one that waits is open: wanted, and not settled.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -164,13 +164,11 @@ impl Stores {
         let catalog = self.catalog.refresh().await?;
         let sale = catalog.sales.get(&sale).ok_or_else(|| Error::not_found(format!("sale {sale}")))?;
         let seen = scripts::look(&self.link, &SaleKeys::new(sale.id), &[]).await?;
-        match seen.sale {
-            Some(redis) if redis.counts_under(sale.epoch) => {
-                self.carry_stock_after(sale, redis.changes.unwrap_or_default()).await
-            }
+        match seen.counting(sale) {
+            Some(redis) => self.carry_stock_after(sale, redis.changes.unwrap_or_default()).await,
             // The load that is due brings what the record has, and nobody was admitted before the first.
-            _ if sale.epoch.get() == 0 => Ok(()),
-            _ => Err(Error::fenced(sale.id, "it is not loaded into Redis")),
+            None if sale.epoch.get() == 0 => Ok(()),
+            None => Err(Error::fenced(sale.id, "it is not loaded into Redis")),
         }
     }
 

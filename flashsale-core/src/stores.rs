@@ -59,7 +59,6 @@ impl Stores {
 }
 
 /// The pool for everything but draining.
-
 fn general_pool(config: &EngineConfig) -> Result<PgPool> {
     if let Some(pool) = config.postgres.pool() {
         return Ok(pool.clone());

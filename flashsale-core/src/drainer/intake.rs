@@ -100,11 +100,7 @@ impl QueueSide {
                 // It was lost or damaged, or is being rebuilt right now: the keeper looks into it.
                 let known = self.epoch(sale)?;
                 let catalog = self.stores.catalog.refresh().await?;
-                if catalog
-                    .sales
-                    .get(&sale)
-                    .is_some_and(|sale| sale.epoch == known && sale.loaded_epoch == known)
-                {
+                if catalog.sales.get(&sale).is_some_and(|sale| sale.epoch == known && sale.is_loaded()) {
                     self.stores.record(sql::request_recover(&self.stores.pg, sale, known)).await?;
                 }
                 Err(Error::fenced(sale, "its queue is not there"))

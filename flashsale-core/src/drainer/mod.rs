@@ -41,7 +41,7 @@ const TURN: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Entries that were taken from the queue.
+    /// Entries that were taken from the queue; 0: there was none to take.
     pub read: usize,
     /// Orders that the ledger confirmed, now or before.
     pub confirmed: usize,
@@ -143,9 +143,7 @@ impl Drainer {
     /// Sales that are in Redis under the epoch that we know.
     fn live_sales(&self) -> Vec<SaleId> {
         let Ok(catalog) = self.stores.catalog.reading() else { return Vec::new() };
-        let live = |sale: &&Arc<Sale>| {
-            sale.purged_at.is_none() && sale.loaded_epoch == sale.epoch && sale.epoch.get() > 0
-        };
+        let live = |sale: &&Arc<Sale>| sale.purged_at.is_none() && sale.is_loaded();
         let mut sales: Vec<_> = catalog.sales.values().filter(live).map(|sale| sale.id).collect();
         sales.sort_unstable();
         sales

@@ -6,7 +6,8 @@ use super::{Batch, stopped};
 use crate::{
     error::Result,
     ids::SaleId,
-    queue::{Decoded, Verdict},
+    order::FailureReason,
+    queue::{Decoded, QueuedOrder, Verdict},
     sale::Epoch,
     scripts::Settlement,
     sql,
@@ -57,23 +58,17 @@ impl Recorder {
 pub(super) async fn record(stores: &Stores, sale: SaleId, batch: &mut Batch) -> Result<()> {
     let orders = std::mem::take(&mut batch.orders);
     if !orders.is_empty() {
-        let recorded = stores.ledger.record(sale, batch.epoch, &orders, batch.reached.take()).await;
-        let recorded = match recorded {
-            Ok(recorded) => recorded,
+        let verdicts = stores.ledger.record(sale, batch.epoch, &orders, batch.reached.take()).await;
+        let verdicts = match verdicts {
+            Ok(verdicts) => verdicts,
             Err(error) => return Err(stopped(stores, error.in_sale(sale)).await),
         };
-        for (Decoded { entry, order }, verdict) in orders.into_iter().zip(recorded.verdicts) {
-            // One of an earlier epoch may have been admitted by a Redis that was replaced since.
-            if let Verdict::Failed { reason, .. } = verdict
-                && verdict.contradicts_redis()
-                && order.epoch == batch.epoch
-            {
+        for (Decoded { entry, order }, verdict) in orders.into_iter().zip(verdicts) {
+            if let Some(reason) = guard_refusal(&order, &verdict, batch.epoch) {
                 batch.guard_refusals.push(reason);
+                batch.distrust = Some("the record refused what Redis had admitted");
             }
             batch.settlements.push(Settlement { entry, holding: Some(order.into()), verdict });
-        }
-        if recorded.distrust {
-            batch.distrust = Some("the record refused what Redis had admitted");
         }
     }
     for (entry, why) in std::mem::take(&mut batch.park) {
@@ -99,4 +94,39 @@ pub(super) async fn record(stores: &Stores, sale: SaleId, batch: &mut Batch) -> 
         batch.distrust = Some("queue entries without a state");
     }
     Ok(())
+}
+
+/// Why the record refused what Redis let in by the same limits under this very epoch: then Redis is wrong. An order
+/// of an earlier epoch may have been admitted by a Redis that was replaced since.
+fn guard_refusal(order: &QueuedOrder, verdict: &Verdict, epoch: Epoch) -> Option<FailureReason> {
+    use FailureReason::{OverQuota, SoldOut};
+    match verdict {
+        Verdict::Failed { reason: reason @ (SoldOut | OverQuota), .. } if order.epoch == epoch => {
+            Some(*reason)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::order;
+
+    #[test]
+    fn only_a_refusal_of_this_epoch_shows_redis_wrong() {
+        use FailureReason::{Duplicate, OverQuota, Rejected, SoldOut};
+        let order = order(SaleId::try_from(1).unwrap(), 1, "ann", "a", &[(3, 1)]);
+        let shows = |verdict, epoch| guard_refusal(&order, &verdict, Epoch(epoch));
+        let failed = |reason| Verdict::Failed { reason, key_holder: None };
+        let duplicate =
+            Verdict::Failed { reason: Duplicate, key_holder: Some((order.id, order.fingerprint)) };
+        assert_eq!(shows(failed(SoldOut), 1), Some(SoldOut));
+        assert_eq!(shows(failed(OverQuota), 1), Some(OverQuota));
+        assert_eq!(shows(failed(SoldOut), 2), None);
+        assert_eq!(shows(failed(Rejected), 1), None);
+        assert_eq!(shows(duplicate, 1), None);
+        assert_eq!(shows(Verdict::Confirmed, 1), None);
+        assert_eq!(shows(Verdict::Parked, 1), None);
+    }
 }

@@ -9,7 +9,6 @@ use crate::{
     ids::{IdempotencyKey, OrderId, ProductId, UserId},
     order::{FailureReason, Fingerprint},
     queue::{QueuedOrder, Verdict},
-    sale::Epoch,
     sql::products::Limits,
 };
 
@@ -44,12 +43,6 @@ pub(super) struct Decision {
 impl Decision {
     fn new(verdict: Verdict, write: Write) -> Self {
         Self { verdict, write }
-    }
-
-    /// Whether the record refused, for stock or quota, what Redis let in under this very epoch: then Redis is
-    /// wrong. An order of an earlier epoch may have been admitted by a Redis that was replaced since.
-    pub(super) fn shows_redis_wrong(&self, order: &QueuedOrder, epoch: Epoch) -> bool {
-        self.verdict.contradicts_redis() && order.epoch == epoch
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
-pub(crate) use self::session::drain_pool;
+pub(crate) use self::session::{DRAIN_CONNECTIONS, drain_pool};
 use self::{
     decide::{Decision, Known, Write},
     session::{Session, within_deadline},
@@ -37,16 +37,6 @@ pub(crate) struct Ledger {
 /// A connection on which PostgreSQL has just given a sign of life.
 #[derive(Debug)]
 pub(crate) struct Reached(PoolConnection<Postgres>);
-
-/// What was recorded, now or before.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// One per order, in the batch's order.
-    pub verdicts: Vec<Verdict>,
-    /// Redis let in, under this epoch, what the record refuses for stock or quota: Redis is wrong and the sale
-    /// has to be recovered.
-    pub distrust: bool,
-}
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +111,7 @@ impl Ledger {
         Ok(Reached(self.pool.acquire().await?))
     }
 
-    /// Records a batch of orders of one sale. What the database refuses unexpectedly is narrowed down to the
+    /// Records a batch of orders of one sale: one verdict per order, in the batch's order. What the database refuses unexpectedly is narrowed down to the
     /// order it refuses, so that one order cannot stop the others. It begins on the connection that was reached,
     /// if one was.
     pub(crate) async fn record(
@@ -130,12 +120,11 @@ impl Ledger {
         epoch: Epoch,
         batch: &[Decoded],
         mut reached: Option<Reached>,
-    ) -> Result<Recorded, LedgerError> {
+    ) -> Result<Vec<Verdict>, LedgerError> {
         // Parts of a batch must be recorded in the order of admission, as the whole is.
         let mut by_seq: Vec<usize> = (0..batch.len()).collect();
         by_seq.sort_by_key(|&place| batch[place].order.seq);
         let mut verdicts = vec![Verdict::Parked; batch.len()];
-        let mut distrust = false;
         let mut parts = vec![by_seq.as_slice()];
         while let Some(part) = parts.pop() {
             let orders: Vec<&QueuedOrder> = part.iter().map(|&place| &batch[place].order).collect();
@@ -151,12 +140,11 @@ impl Ledger {
                 }
                 (Err(failure), _) => return Err(failure.into()),
             };
-            for ((&place, order), decision) in part.iter().zip(orders).zip(decisions) {
-                distrust |= decision.shows_redis_wrong(order, epoch);
+            for (&place, decision) in part.iter().zip(decisions) {
                 verdicts[place] = decision.verdict;
             }
         }
-        Ok(Recorded { verdicts, distrust })
+        Ok(verdicts)
     }
 
     async fn record_all(

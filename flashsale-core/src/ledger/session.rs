@@ -30,11 +30,15 @@ const SETTINGS: [(&str, &str); 10] = [
     ("jit", "off"),
 ];
 
+/// A drainer needs one; several of a process, and parking, may need more at once.
+pub(crate) const DRAIN_CONNECTIONS: u32 = 4;
+
 /// Connections for draining, made when they are needed.
 pub(crate) fn drain_pool(options: PgConnectOptions) -> PgPool {
     let options = options.application_name("flashsale-drain").options(SETTINGS);
     // Batches of one sale wait for each other anyway.
-    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(3));
+    let pool =
+        PgPoolOptions::new().max_connections(DRAIN_CONNECTIONS).acquire_timeout(Duration::from_secs(3));
     // An order that was shown as confirmed and is gone after a crash would be the worst that can happen here.
     let pool = pool.after_connect(|conn, _| Box::pin(sql::commit_durably(conn)));
     let pool = pool.after_release(|conn, _| Box::pin(sql::still_alive(conn)));

@@ -64,10 +64,6 @@ fn failed(reason: FailureReason) -> Verdict {
     Verdict::Failed { reason, key_holder: None }
 }
 
-fn recorded<const N: usize>(verdicts: [Verdict; N]) -> Recorded {
-    Recorded { verdicts: verdicts.into(), distrust: false }
-}
-
 /// A transaction of epoch 1 that has everything but its end.
 async fn uncommitted(ledger: &Ledger, sale: SaleId, orders: &[&QueuedOrder]) -> Prepared {
     let session = ledger.lock(sale, Epoch(1), None).await.unwrap();
@@ -99,7 +95,7 @@ impl Shop {
         queued(order(self.sale, seq, user, key, lines))
     }
 
-    async fn record(&self, batch: &[Decoded]) -> Recorded {
+    async fn record(&self, batch: &[Decoded]) -> Vec<Verdict> {
         self.ledger.record(self.sale, Epoch(1), batch, None).await.unwrap()
     }
 
@@ -174,16 +170,13 @@ async fn a_batch_is_recorded_with_its_failures() {
     let first = &batch[1].order;
     let key_holder = Some((first.id, first.fingerprint));
     let duplicate = Verdict::Failed { reason: FailureReason::Duplicate, key_holder };
-    let expected = Recorded {
-        verdicts: vec![
-            failed(FailureReason::SoldOut),
-            Verdict::Confirmed,
-            failed(FailureReason::OverQuota),
-            failed(FailureReason::UnknownProduct),
-            duplicate,
-        ],
-        distrust: true,
-    };
+    let expected = [
+        failed(FailureReason::SoldOut),
+        Verdict::Confirmed,
+        failed(FailureReason::OverQuota),
+        failed(FailureReason::UnknownProduct),
+        duplicate,
+    ];
     assert_eq!(shop.record(&batch).await, expected);
     assert_eq!(shop.sold().await, [2, 1]);
     assert_eq!(shop.count("SELECT count(*) FROM order_items").await, 6);
@@ -231,13 +224,13 @@ async fn a_batch_that_was_not_committed_is_not_there() {
     let batch = [shop.order(1, "ann", "a", &[(1, 1)])];
     let prepared = uncommitted(&shop.ledger, shop.sale, &[&batch[0].order]).await;
     drop(prepared);
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Confirmed]);
     assert_eq!(shop.sold().await, [1, 0]);
     // Committed, but nobody was told.
     let batch = [shop.order(2, "ann", "b", &[(1, 1)])];
     let prepared = uncommitted(&shop.ledger, shop.sale, &[&batch[0].order]).await;
     drop(prepared.commit().await.unwrap());
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Confirmed]);
     assert_eq!(shop.sold().await, [2, 0]);
     shop.audit().await;
 }
@@ -255,7 +248,7 @@ async fn two_ledgers_never_oversell() {
         let mut confirmed = 0;
         for round in 0..5 {
             let outcome = ledger.record(shop.sale, Epoch(1), &batch(number, round), None).await.unwrap();
-            confirmed += outcome.verdicts.iter().filter(|verdict| **verdict == Verdict::Confirmed).count();
+            confirmed += outcome.iter().filter(|verdict| **verdict == Verdict::Confirmed).count();
         }
         confirmed
     };
@@ -281,7 +274,7 @@ async fn a_held_lock_is_no_verdict_and_blocks_for_seconds_only() {
     assert!(matches!(outcome, Err(LedgerError::Away(_))), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     holder.rollback().await.unwrap();
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Confirmed]);
 }
 
 /// A worker that is stopped inside its transaction holds the sale's row; the server ends its session.
@@ -292,15 +285,12 @@ async fn a_stopped_worker_is_taken_over() {
     let stopped = Ledger::new(drain_pool(shop.url.parse().unwrap()));
     let prepared = uncommitted(&stopped, shop.sale, &[&batch[0].order]).await;
     // Waits for the row until the server has ended that session after two seconds, and gets it.
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Confirmed]);
     let late = prepared.commit().await;
     assert!(matches!(late, Err(Failure::Away(_))), "{late:?}");
     assert_eq!(shop.sold().await, [1, 0]);
     // The pool does not hand the dead connection out again.
-    assert_eq!(
-        stopped.record(shop.sale, Epoch(1), &batch, None).await.unwrap(),
-        recorded([Verdict::Confirmed])
-    );
+    assert_eq!(stopped.record(shop.sale, Epoch(1), &batch, None).await.unwrap(), [Verdict::Confirmed]);
     shop.audit().await;
 }
 
@@ -314,7 +304,7 @@ async fn a_caller_that_goes_away_leaves_no_half_used_connection() {
     assert!(given_up.is_err());
     assert_eq!(shop.ledger.pool.size(), 0);
     holder.rollback().await.unwrap();
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Confirmed]);
     assert_eq!(shop.sold().await, [1, 0]);
 }
 #[tokio::test]
@@ -327,7 +317,7 @@ async fn a_batch_is_recorded_on_the_connection_that_was_reached() {
     let elsewhere = ledger.record(shop.sale, Epoch(1), &batch, None).await;
     assert!(matches!(elsewhere, Err(LedgerError::Away(_))), "{elsewhere:?}");
     let here = ledger.record(shop.sale, Epoch(1), &batch, Some(reached)).await.unwrap();
-    assert_eq!(here, recorded([Verdict::Confirmed]));
+    assert_eq!(here, [Verdict::Confirmed]);
     shop.audit().await;
 }
 

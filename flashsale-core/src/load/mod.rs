@@ -215,12 +215,8 @@ impl Load<'_> {
         let catalog = self.stores.catalog.refresh().await?;
         let sale =
             catalog.sales.get(&self.sale).ok_or_else(|| Error::not_found(format!("sale {}", self.sale)))?;
-        let step = LoadStep::Open {
-            state: sale.state,
-            starts_ms: sale.starts_at.timestamp_millis(),
-            ends_ms: sale.ends_at.timestamp_millis(),
-            seq: rebuilt.seq,
-        };
+        let (starts_ms, ends_ms) = sale.window_ms();
+        let step = LoadStep::Open { state: sale.state, starts_ms, ends_ms, seq: rebuilt.seq };
         let Err(error) = self.step(&step).await else { return Ok(()) };
         // The answer to an open that took effect may have been lost; asking again is then refused.
         let seen = scripts::look(&self.link, &self.keys, &[]).await?.sale;

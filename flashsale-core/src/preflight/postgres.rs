@@ -1,17 +1,18 @@
 //! PostgreSQL: its version, role, durability, tables and connections.
 
-use sqlx::PgPool;
-
 use super::{Finding, Verdict, ahead};
 use crate::{
     error::{Error, Result},
+    keeper::LOADS_AT_ONCE,
+    ledger::DRAIN_CONNECTIONS,
     sql::preflight::{self as sql, Migrations, Settings},
+    stores::Stores,
 };
 
 /// PostgreSQL 12: `plan_cache_mode`, `tcp_user_timeout`.
 const OLDEST: i32 = 120_000;
-/// What one process opens: 8 for requests, 4 for draining.
-const CONNECTIONS: i64 = 12;
+/// The locks that a process may have at once, each with a connection beside the pools: of its loads, of the auditor.
+const LOCKS: u32 = LOADS_AT_ONCE + 1;
 
 /// What PostgreSQL says of itself, and which migrations it has and we bring.
 #[derive(Debug, Clone)]
@@ -20,20 +21,24 @@ pub(super) struct PostgresFacts {
     applied: Migrations,
     own: Migrations,
     pub ahead_ms: i64,
+    /// Connections that one process opens at most.
+    needed: i64,
 }
 
 impl PostgresFacts {
-    pub(super) async fn read(pool: &PgPool) -> Result<Self, Finding> {
-        Self::ask(pool).await.map_err(|error| unreadable(&error))
+    pub(super) async fn read(stores: &Stores) -> Result<Self, Finding> {
+        Self::ask(stores).await.map_err(|error| unreadable(&error))
     }
 
-    async fn ask(pool: &PgPool) -> Result<Self> {
+    async fn ask(stores: &Stores) -> Result<Self> {
+        let pool = &stores.pg;
         // Making the connection is not to count as a difference of the clocks.
         let applied = sql::applied_migrations(pool).await?;
         let before = chrono::Utc::now();
         let settings = sql::settings(pool).await?;
         let ahead_ms = ahead(before, settings.now_ms);
-        Ok(Self { settings, applied, own: sql::own_migrations(), ahead_ms })
+        let needed = (pool.options().get_max_connections() + DRAIN_CONNECTIONS + LOCKS).into();
+        Ok(Self { settings, applied, own: sql::own_migrations(), ahead_ms, needed })
     }
 
     pub(super) fn judge(&self) -> Vec<Finding> {
@@ -107,10 +112,10 @@ impl PostgresFacts {
         let check = "postgres connections";
         let Settings { connections_left, max_connections, .. } = self.settings;
         let found = format!("{connections_left} of {max_connections} are free");
-        if connections_left >= CONNECTIONS {
+        if connections_left >= self.needed {
             return Finding::ok(check, found);
         }
-        let found = format!("{found}: a server, worker or command may take {CONNECTIONS}");
+        let found = format!("{found}: a server or worker may take {}", self.needed);
         Finding::new(check, Verdict::Warning, found, "raise max_connections, or run fewer processes")
     }
 }
@@ -147,7 +152,7 @@ mod tests {
             now_ms: 0,
         };
         let own: Migrations = [(1, vec![1]), (2, vec![2])].into();
-        PostgresFacts { settings, applied: own.clone(), own, ahead_ms: 0 }
+        PostgresFacts { settings, applied: own.clone(), own, ahead_ms: 0, needed: 16 }
     }
 
     #[test]
@@ -174,8 +179,8 @@ mod tests {
                 "refused postgres tables: made by a newer version of this program: migration 3",
             ),
             ("applied=1:1,2:9", "refused postgres tables: migration 2 was another one"),
-            ("left=12", "ok postgres connections: 12 of"),
-            ("left=11", "warning postgres connections: 11 of"),
+            ("left=16", "ok postgres connections: 16 of"),
+            ("left=15", "warning postgres connections: 15 of 100 are free: a server or worker may take 16"),
         ];
         for row in rows {
             judged(row, |changes| {

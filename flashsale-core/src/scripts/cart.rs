@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 
-use super::{Reply, Script, unexpected};
+use super::{Reply, Script, unexpected_word};
 use crate::{
     ids::{ProductId, UserId},
     keys,
@@ -49,7 +49,7 @@ pub(crate) async fn set_in_cart(
         "ok" => CartReply::Kept(KeptCart { now_ms: reply.next()?, lines: reply.next()? }),
         "full" => CartReply::Full,
         "other_currency" => CartReply::OtherCurrency,
-        other => return Err(unexpected(&Value::SimpleString(other.to_owned()))),
+        other => return Err(unexpected_word(other)),
     })
 }
 

@@ -1,4 +1,4 @@
-use super::{Script, unexpected};
+use super::{Script, unexpected_word};
 use crate::{
     ids::UserId,
     keys::{SaleKeys, book_key, book_key_value, book_order, book_quota},
@@ -50,7 +50,7 @@ pub(crate) async fn begin(
                 "failed" => Begun::Failed,
                 "gone" => Begun::Gone,
                 "missing" => Begun::Missing,
-                other => return Err(unexpected(&redis::Value::SimpleString(other.to_owned()))),
+                other => return Err(unexpected_word(other)),
             })
         })
         .collect()

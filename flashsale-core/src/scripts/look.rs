@@ -2,13 +2,17 @@ use std::collections::HashMap;
 
 use super::{Script, VERSION};
 use crate::{
+    error::{Error, Result},
     ids::ProductId,
     keys::SaleKeys,
     link::{CallError, Link},
-    sale::{Epoch, SaleState, Seq},
+    sale::{Epoch, Sale, SaleState, Seq},
 };
 
 pub(super) static LOOK: Script = Script::new(include_str!("../../lua/look.lua"));
+
+/// Why a sale is fenced while Redis's word on it does not count.
+pub(crate) const DOUBTFUL: &str = "its state in Redis is not known to be right";
 
 /// What Redis says of a sale, in one step, unjudged.
 #[derive(Debug)]
@@ -52,6 +56,18 @@ impl LookedSale {
     /// scripts, and not damaged since.
     pub(crate) fn counts_under(&self, epoch: Epoch) -> bool {
         self.epoch == epoch && self.version == VERSION && self.sound && self.state.is_some() && self.intact
+    }
+}
+
+impl Look {
+    /// What Redis holds of the sale, if its word counts under the epoch that the record knows.
+    pub(crate) fn counting(self, sale: &Sale) -> Option<LookedSale> {
+        self.sale.filter(|redis| redis.counts_under(sale.epoch))
+    }
+
+    /// The same, where nothing can be said without it.
+    pub(crate) fn must_count(self, sale: &Sale) -> Result<LookedSale> {
+        self.counting(sale).ok_or_else(|| Error::fenced(sale.id, DOUBTFUL))
     }
 }
 

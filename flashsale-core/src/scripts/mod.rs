@@ -168,7 +168,7 @@ impl Reply {
     }
 
     fn expect(self, word: &str) -> Result<Self, CallError> {
-        if self.word == word { Ok(self) } else { Err(unexpected(&Value::SimpleString(self.word))) }
+        if self.word == word { Ok(self) } else { Err(unexpected_word(&self.word)) }
     }
 }
 
@@ -178,6 +178,10 @@ fn unexpected(value: &Value) -> CallError {
     CallError::Refused(
         (redis::ErrorKind::UnexpectedReturnType, "a script's reply is not in its contract", detail).into(),
     )
+}
+
+fn unexpected_word(word: &str) -> CallError {
+    unexpected(&Value::SimpleString(word.to_owned()))
 }
 
 #[cfg(test)]
@@ -202,6 +206,29 @@ mod tests {
         // Those that go by what the book says do not take a book that was removed for an empty one.
         for script in [&BEGIN, &SETTLE, &RESERVE] {
             assert!(script.text.contains(&[GUARD[4], BOOK].join("\n")), "{}", script.text);
+        }
+    }
+
+    /// Lua includes nothing: what is mended in one of them has to be mended in the other.
+    #[test]
+    fn begin_and_settle_read_the_queue_alike() {
+        let block = |script: &Script| {
+            let (_, from) = script.text.split_once("-- Which order the stream holds").unwrap();
+            from.split_once("\n\n").unwrap().0
+        };
+        assert!(block(&BEGIN).ends_with("  return order_of[entry_id] == order\nend"), "{}", block(&BEGIN));
+        assert_eq!(block(&BEGIN), block(&SETTLE));
+    }
+
+    #[test]
+    fn every_header_names_why_its_script_is_fenced() {
+        for script in ALL {
+            let is_header = |line: &&str| line.starts_with("--") || line.starts_with("#!");
+            let header: String = script.text.lines().take_while(is_header).collect();
+            for reason in script.text.split("return { 'fenced', ").skip(1) {
+                let (reason, _) = reason.split_once(' ').unwrap();
+                assert!(header.contains(reason), "{reason} is not in: {header}");
+            }
         }
     }
 

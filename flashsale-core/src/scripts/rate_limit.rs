@@ -1,6 +1,6 @@
 use std::{net::IpAddr, time::Duration};
 
-use super::{Script, unexpected};
+use super::{Script, unexpected_word};
 use crate::{
     keys,
     link::{CallError, Link},
@@ -22,6 +22,6 @@ pub(crate) async fn rate_limit(
     match &*reply.word {
         "allowed" => Ok(None),
         "limited" => Ok(Some(Duration::from_millis(reply.next()?))),
-        other => Err(unexpected(&redis::Value::SimpleString(other.to_owned()))),
+        other => Err(unexpected_word(other)),
     }
 }

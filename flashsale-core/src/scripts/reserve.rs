@@ -2,7 +2,7 @@ use std::{fmt::Write, time::Duration};
 
 use redis::{Cmd, Value};
 
-use super::{Reply, Script, unexpected};
+use super::{Reply, Script, unexpected, unexpected_word};
 use crate::{
     ids::{IdempotencyKey, OrderId, ProductId, RequestId, SaleId, UserId},
     keys::SaleKeys,
@@ -141,6 +141,6 @@ fn answer_with_details(mut reply: Reply, sale: SaleId) -> Result<Answer, CallErr
             let (product, left): (_, i64) = (product(&mut reply)?, reply.next()?);
             Refusal::SoldOut { product, left: u32::try_from(left).unwrap_or(0) }
         }
-        other => return Err(unexpected(&Value::SimpleString(other.to_owned()))),
+        other => return Err(unexpected_word(other)),
     }))
 }

@@ -1,4 +1,4 @@
-use super::{Script, unexpected};
+use super::{Script, unexpected_word};
 use crate::{
     ids::ProductId,
     keys::SaleKeys,
@@ -52,6 +52,6 @@ pub(crate) async fn change_stock(
         "refused" => Ok(Carried::Refused),
         "known" => Ok(Carried::Known),
         "early" => Ok(Carried::Early),
-        word => Err(unexpected(&redis::Value::SimpleString(word.to_owned()))),
+        word => Err(unexpected_word(word)),
     }
 }

@@ -1,4 +1,5 @@
-//! Every SQL statement of the crate, one small named function each. Nothing else talks to PostgreSQL.
+//! Every SQL statement of the crate, one small named function each. Nothing else talks to PostgreSQL, but for the
+//! ledger's session, which begins and ends its transactions itself.
 //!
 //! Functions that take a connection are steps of somebody's transaction; those that take a pool are a whole
 //! one. Limits are not judged here: the ledger decides, the constraints stand behind it.

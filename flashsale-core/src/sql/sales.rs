@@ -245,32 +245,40 @@ impl Row {
     }
 }
 
-/// All sales with their products, by id.
-pub(crate) async fn sales(pool: &PgPool, include_purged: bool) -> Result<Vec<Sale>> {
+/// All sales with their products, by id, but for those of `known` that are over for good.
+pub(crate) async fn sales(pool: &PgPool, known: &[SaleId]) -> Result<Vec<Sale>> {
     let mut conn = pool.acquire().await?;
-    let rows = rows(&mut conn, None, include_purged).await?;
+    let rows = rows(&mut conn, None, known).await?;
     Ok(with_products(&mut conn, rows).await?)
 }
 
 /// One sale with its products.
 pub(crate) async fn sale(conn: &mut PgConnection, id: SaleId) -> Result<Option<Sale>, sqlx::Error> {
-    let row = rows(conn, Some(id), true).await?;
+    let row = rows(conn, Some(id), &[]).await?;
     Ok(with_products(conn, row).await?.pop())
 }
 
-async fn rows(conn: &mut PgConnection, id: Option<SaleId>, purged: bool) -> Result<Vec<Row>, sqlx::Error> {
+async fn rows(
+    conn: &mut PgConnection,
+    id: Option<SaleId>,
+    known: &[SaleId],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let known: Vec<i32> = known.iter().copied().map(sale_key).collect();
+    // NOT IN, which is hashed by every PostgreSQL, and not <> ALL, which goes through the array for each row.
     sqlx::query_as(
         "SELECT id, slug, name, currency, starts_at, ends_at, state, epoch, loaded_epoch, recorded_seq,
              recover_requested, purged_at, changes_wanted, changes_settled
-         FROM sales WHERE ($1::integer IS NULL OR id = $1) AND ($2 OR purged_at IS NULL) ORDER BY id",
+         FROM sales WHERE ($1::integer IS NULL OR id = $1)
+             AND (purged_at IS NULL OR id NOT IN (SELECT unnest($2::integer[]))) ORDER BY id",
     )
     .bind(id.map(sale_key))
-    .bind(purged)
+    .bind(known)
     .fetch_all(conn)
     .await
 }
 
-/// A product belongs to its sale from the beginning, so two statements see the same as one.
+/// A product belongs to its sale from the beginning. Its stock may be newer than the sale's row where a transaction
+/// does not see one instant.
 async fn with_products(conn: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<Sale>, sqlx::Error> {
     let ids: Vec<i32> = rows.iter().map(|row| row.id).collect();
     let place: HashMap<i32, usize> = ids.iter().copied().zip(0..).collect();

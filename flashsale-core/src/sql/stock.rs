@@ -7,9 +7,22 @@ use super::{actions, parsed, sale_key, sales, unreadable};
 use crate::{
     error::{Error, Result},
     ids::{IdempotencyKey, ProductId, SaleId},
-    sale::{Epoch, NewSale},
+    sale::{Epoch, NewSale, SaleState},
     stock::{ChangeOutcome, NewStockChange, StockChange},
 };
+
+/// What a [`Row`] reads.
+macro_rules! columns {
+    () => {
+        "sale_id, number, product_id, op_id, units, outcome, requested_at"
+    };
+}
+
+macro_rules! select_changes {
+    ($condition:literal) => {
+        concat!("SELECT ", columns!(), " FROM stock_changes WHERE ", $condition)
+    };
+}
 
 /// What became of the wish to change a stock.
 #[derive(Debug)]
@@ -39,7 +52,7 @@ pub(crate) async fn request(pool: &PgPool, actor: &str, change: &NewStockChange)
     .bind(sale_key(sale))
     .fetch_one(&mut *tx)
     .await?;
-    if state == "closed" || purged {
+    if state == SaleState::Closed.as_str() || purged {
         return Err(Error::refused(format!(
             "sale {sale} is over for good; its stock does not change any more"
         )));
@@ -97,17 +110,19 @@ async fn insert(
     outcome: ChangeOutcome,
 ) -> Result<StockChange> {
     let settled = outcome != ChangeOutcome::Waiting;
-    let row: Row = sqlx::query_as(
+    let row: Row = sqlx::query_as(concat!(
         "INSERT INTO stock_changes (sale_id, number, product_id, op_id, units, outcome, settled_at)
-         VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 = 'wanted' THEN NULL ELSE now() END)
-         RETURNING sale_id, number, product_id, op_id, units, outcome, requested_at",
-    )
+         VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN now() END)
+         RETURNING ",
+        columns!()
+    ))
     .bind(sale_key(change.sale))
     .bind(number)
     .bind(change.product.get())
     .bind(change.op_id.as_str())
     .bind(i32::try_from(change.units).map_err(|_| Error::refused("so many units are more than any stock"))?)
     .bind(outcome.word())
+    .bind(settled)
     .fetch_one(&mut *conn)
     .await?;
     sqlx::query(
@@ -187,10 +202,9 @@ pub(crate) async fn settle(pool: &PgPool, epoch: Epoch, change: &StockChange, ta
 
 /// What Redis may not have: every change after this one, and the open one.
 pub(crate) async fn after(pool: &PgPool, sale: SaleId, number: i64) -> Result<Vec<StockChange>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT sale_id, number, product_id, op_id, units, outcome, requested_at FROM stock_changes
-         WHERE sale_id = $1 AND (number > $2 OR outcome = 'wanted') ORDER BY number",
-    )
+    let rows: Vec<Row> = sqlx::query_as(select_changes!(
+        "sale_id = $1 AND (number > $2 OR settled_at IS NULL) ORDER BY number"
+    ))
     .bind(sale_key(sale))
     .bind(number)
     .fetch_all(pool)
@@ -204,27 +218,21 @@ pub(crate) async fn named(
     sale: SaleId,
     op_id: &IdempotencyKey,
 ) -> Result<Option<StockChange>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT sale_id, number, product_id, op_id, units, outcome, requested_at FROM stock_changes
-         WHERE sale_id = $1 AND op_id = $2",
-    )
-    .bind(sale_key(sale))
-    .bind(op_id.as_str())
-    .fetch_optional(conn)
-    .await?;
+    let row: Option<Row> = sqlx::query_as(select_changes!("sale_id = $1 AND op_id = $2"))
+        .bind(sale_key(sale))
+        .bind(op_id.as_str())
+        .fetch_optional(conn)
+        .await?;
     row.map(Row::read).transpose()
 }
 
 /// The change of this number.
 pub(crate) async fn get(pool: &PgPool, sale: SaleId, number: i64) -> Result<StockChange> {
-    let row: Row = sqlx::query_as(
-        "SELECT sale_id, number, product_id, op_id, units, outcome, requested_at FROM stock_changes
-         WHERE sale_id = $1 AND number = $2",
-    )
-    .bind(sale_key(sale))
-    .bind(number)
-    .fetch_one(pool)
-    .await?;
+    let row: Row = sqlx::query_as(select_changes!("sale_id = $1 AND number = $2"))
+        .bind(sale_key(sale))
+        .bind(number)
+        .fetch_one(pool)
+        .await?;
     Ok(row.read()?)
 }
 

@@ -11,7 +11,7 @@ use super::{
     audit::blamed,
     by_hand::*,
     herd::Herd,
-    metrics::{recorder, value},
+    metrics::{self, recorder, value},
     *,
 };
 use crate::{Auditor, Invariant, keys::book_quota, sale::Epoch};
@@ -130,6 +130,56 @@ async fn a_long_queue_is_not_read_and_one_that_nobody_drains_is_no_oversell() {
     assert_eq!(check(&mut auditor).await.checks.len(), 8);
     assert_eq!(check(&mut auditor).await.checks.len(), 1);
     assert_eq!(checks(&handle, "skipped"), Some(1.0));
+    shop.assert_sound().await;
+}
+
+/// A sale of a million orders must not take a gigabyte of the process that sells it.
+#[tokio::test]
+async fn of_a_large_sale_only_what_needs_no_orders_in_memory_is_checked() {
+    use Invariant::{I1, I2, I3, I4, I7, I8};
+    let (recorder, handle) = recorder();
+    let _here = ::metrics::set_default_local_recorder(&recorder);
+    let shop = Shop::open(&[(10, 3)]).await;
+    for buyer in ["ann", "bob"] {
+        admitted(shop.buy(buyer, "k", &[(0, 1)]).await);
+    }
+    shop.drain().await;
+    let mut auditor = restless(&shop.engine);
+    let orders = shop.engine.operator().sale(shop.sale).await.unwrap().recorded_seq.get();
+    auditor.pace.most_orders = orders;
+    assert!(check(&mut auditor).await.holds());
+    assert_shown(&handle, &shop, &[]);
+
+    auditor.pace.most_orders = orders - 1;
+    let quota = book_quota(&user("ann"), shop.products[0]);
+    let _: i64 = shop.book("HDEL", &[&quota]).await;
+    // One that begins here has what is shown from here on.
+    let (fresh, shown) = metrics::recorder();
+    let report = {
+        let _here = ::metrics::set_default_local_recorder(&fresh);
+        check(&mut auditor).await
+    };
+    assert!(report.holds(), "{report:#?}");
+    let checked: Vec<_> = report.checks.iter().map(|check| check.invariant).collect();
+    assert_eq!(checked, [I1, I2, I3, I4, I7]);
+    assert_eq!((checks(&handle, "holds"), checks(&handle, "skipped")), (Some(1.0), Some(1.0)));
+    for invariant in Invariant::ALL {
+        let expected = checked.contains(&invariant).then_some(1.0);
+        assert_eq!(holds(&shown, &shop, invariant), expected, "{invariant} held before");
+    }
+    assert!(!shown.render().contains("last_check_timestamp"), "{}", shown.render());
+
+    let product = shop.products[0].to_string();
+    let _: i64 = shop.redis(&["HINCRBY", &shop.keys().stock, &product, "1"]).await;
+    assert_eq!(blamed(&check(&mut auditor).await), [I4]);
+    assert_eq!(holds(&handle, &shop, I4), Some(0.0));
+    let _: i64 = shop.redis(&["HINCRBY", &shop.keys().stock, &product, "-1"]).await;
+
+    auditor.pace.most_orders = orders;
+    assert_eq!(blamed(&check(&mut auditor).await), [I8], "the whole check finds the rest");
+    let _: i64 = shop.book("HSET", &[&quota, b"1"]).await;
+    assert_shown(&handle, &shop, &[I8]);
+    assert_eq!((checks(&handle, "violated"), checks(&handle, "skipped")), (Some(2.0), Some(1.0)));
     shop.assert_sound().await;
 }
 

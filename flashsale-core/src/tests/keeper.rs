@@ -187,6 +187,23 @@ async fn a_sale_that_ended_a_day_ago_is_removed_for_good() {
     shop.assert_sound().await;
 }
 
+/// After some years nearly all sales are over, and the catalogue is read every second.
+#[tokio::test]
+async fn what_is_over_for_good_is_read_once_and_stays_known() {
+    let shop = Shop::open(&[(10, 3)]).await;
+    let catalog = &shop.stores().catalog;
+    let read = async || catalog.refresh().await.unwrap().sales[&shop.sale].clone();
+    assert!(!Arc::ptr_eq(&read().await, &read().await), "a sale that sells is read each time");
+    sql(&shop, "UPDATE sales SET purged_at = now()").await;
+    let over = read().await;
+    assert!(over.purged_at.is_some());
+    assert!(Arc::ptr_eq(&over, &read().await));
+    assert_eq!(catalog.reading().unwrap().sale_of(shop.products[0]), Some(shop.sale));
+    // Restored from a backup of before its end.
+    sql(&shop, "UPDATE sales SET purged_at = NULL").await;
+    assert_eq!(read().await.purged_at, None);
+}
+
 /// Killed between the record's word and the removal: the next look removes them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_that_was_killed_is_finished() {

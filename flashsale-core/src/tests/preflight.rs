@@ -33,6 +33,20 @@ async fn of_sound_stores_there_is_nothing_to_say() {
     assert_eq!(of(&findings, "redis persistence").found, "appendonly, appendfsync everysec");
 }
 
+/// Eight connections beside the pool for requests: four for draining, and one for each lock of a load or the auditor.
+#[tokio::test]
+async fn connections_are_counted_with_the_pool_that_is_configured() {
+    let mut config =
+        EngineConfig::new(test_support::stack().await.redis_url(), test_support::database().await);
+    config.postgres_connections = 1_000;
+    let engine = Engine::connect(config).await.unwrap();
+    let findings = engine.preflight().await;
+    engine.close().await;
+    let finding = of(&findings, "postgres connections");
+    assert_eq!(finding.verdict, Verdict::Warning);
+    assert!(finding.found.ends_with(" are free: a server or worker may take 1008"), "{finding:?}");
+}
+
 /// Many a service's user may do all but what is dangerous. Of that our scripts need INFO.
 #[tokio::test]
 async fn what_redis_does_not_allow_is_named() {

@@ -138,20 +138,6 @@ fn a_total_that_does_not_fit_is_rejected() {
     assert_eq!(decide(&[&order], shop()), [Decision::new(failed(FailureReason::Rejected), Write::Row)]);
 }
 
-#[test]
-fn only_a_refusal_of_this_epoch_shows_redis_wrong() {
-    let order = order(sale(), 1, "ann", "a", &[(3, 1)]);
-    let shows =
-        |verdict, epoch| Decision::new(verdict, Write::Nothing).shows_redis_wrong(&order, Epoch(epoch));
-    assert!(shows(failed(FailureReason::SoldOut), 1));
-    assert!(shows(failed(FailureReason::OverQuota), 1));
-    assert!(!shows(failed(FailureReason::SoldOut), 2));
-    assert!(!shows(failed(FailureReason::Rejected), 1));
-    assert!(!shows(duplicate_of(&order), 1));
-    assert!(!shows(Verdict::Confirmed, 1));
-    assert!(!shows(Verdict::Parked, 1));
-}
-
 /// Few users, keys and products, so that orders meet; every order has an id and a seq of its own.
 fn batches() -> impl Strategy<Value = Vec<QueuedOrder>> {
     let lines = proptest::collection::btree_map(1..=4_i64, 1..=3_u32, 1..=3);

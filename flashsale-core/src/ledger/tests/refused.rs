@@ -24,8 +24,8 @@ async fn one_order_that_the_database_refuses_fails_alone() {
         Verdict::Confirmed,
         Verdict::Failed { reason: FailureReason::Duplicate, key_holder: Some((evil.id, evil.fingerprint)) },
     ];
-    assert_eq!(outcome, recorded(expected.clone()));
-    assert_eq!(shop.record(&batch).await, recorded(expected));
+    assert_eq!(outcome, expected);
+    assert_eq!(shop.record(&batch).await, expected);
     assert_eq!(shop.sold().await, [5, 0]);
     shop.audit().await;
 }
@@ -39,9 +39,9 @@ async fn an_order_that_cannot_even_fail_is_parked() {
         shop.order(2, "evil", "a", &[(1, 1)]),
         shop.order(3, "bob", "a", &[(1, 1)]),
     ];
-    let expected = || recorded([Verdict::Confirmed, Verdict::Parked, Verdict::Confirmed]);
-    assert_eq!(shop.record(&batch).await, expected());
-    assert_eq!(shop.record(&batch).await, expected());
+    let expected = [Verdict::Confirmed, Verdict::Parked, Verdict::Confirmed];
+    assert_eq!(shop.record(&batch).await, expected);
+    assert_eq!(shop.record(&batch).await, expected);
     let letters = dead_letters::list(&shop.pg).await.unwrap();
     let [letter] = &letters[..] else { panic!("one letter: {letters:?}") };
     assert_eq!((letter.order, &letter.entry), (Some(batch[1].order.id), &batch[1].entry));
@@ -72,7 +72,7 @@ async fn a_value_that_the_database_cannot_hold_is_parked() {
     // Before PostgreSQL's calendar begins.
     early.order.admitted_at = DateTime::from_timestamp_millis(-300_000_000_000_000).unwrap();
     let batch = [early, shop.order(2, "bob", "a", &[(1, 1)])];
-    assert_eq!(shop.record(&batch).await, recorded([Verdict::Parked, Verdict::Confirmed]));
+    assert_eq!(shop.record(&batch).await, [Verdict::Parked, Verdict::Confirmed]);
     shop.audit().await;
 }
 

@@ -9,7 +9,8 @@ use redis::FromRedisValue;
 
 use super::{
     NUMBERS, Step,
-    model::{Answer, EntryOf, Named, Number, Sale, State, Verdict, name_key, name_user},
+    lines::{name_key, name_user},
+    model::{Answer, EntryOf, Named, Number, Sale, State, Verdict},
 };
 use crate::{
     OrderId, ProductId, SaleId,

@@ -3,6 +3,7 @@
 //!
 //! Few users, keys, products and order ids, so that orders collide all the time.
 
+mod lines;
 mod live;
 mod model;
 

@@ -3,19 +3,13 @@
 //! It keeps orders and keys only. What is left of a product and what a user holds is counted from the orders
 //! each time, so that in the model no unit can come from nowhere, be lost or be given back twice (P1, P6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
-    FailureReason, Items, OrderId, OrderState, ProductId, Refusal, SaleId, SaleState,
-    keys::{book_key, book_key_value, book_order, book_quota},
+    FailureReason, Items, ProductId, Refusal, SaleId, SaleState,
     order::Fingerprint,
-    packed::BookState,
     scripts::{Begun, Carried, Carry},
-    tests::{
-        key,
-        scripts::scene::{EPOCH, SEQ, order_id},
-        user,
-    },
+    tests::scripts::scene::SEQ,
 };
 
 /// An order in a sale whose id is not known yet.
@@ -43,9 +37,9 @@ pub(super) struct Order {
     pub seq: i64,
     pub state: State,
     /// As they stood when it was admitted.
-    prices: BTreeMap<ProductId, i64>,
-    queued: bool,
-    pending: bool,
+    pub prices: BTreeMap<ProductId, i64>,
+    pub queued: bool,
+    pub pending: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,8 +89,8 @@ pub(super) struct Sale {
     pub products: BTreeMap<ProductId, Product>,
     pub orders: BTreeMap<Number, Order>,
     /// User and key, and the order they stand for. Never forgotten.
-    keys: BTreeMap<(u8, u8), Number>,
-    state: SaleState,
+    pub keys: BTreeMap<(u8, u8), Number>,
+    pub state: SaleState,
     pub seq: i64,
     /// The seq up to which entries were read for the first time.
     read: i64,
@@ -106,7 +100,7 @@ pub(super) struct Sale {
     pub given_back: usize,
     /// The last change of stock, and whether it was applied.
     pub changes: i64,
-    applied: Option<bool>,
+    pub applied: Option<bool>,
     pub carried: Option<Carried>,
 }
 
@@ -134,12 +128,12 @@ impl Sale {
         self.orders.values().filter(|order| !matches!(order.state, State::Failed(_)))
     }
 
-    fn left(&self, product: ProductId) -> i64 {
+    pub(super) fn left(&self, product: ProductId) -> i64 {
         let taken: i64 = self.holding().map(|order| order.request.units(product)).sum();
         self.products[&product].stock - taken
     }
 
-    fn held(&self, user: u8, product: ProductId) -> i64 {
+    pub(super) fn held(&self, user: u8, product: ProductId) -> i64 {
         self.holding()
             .filter(|order| order.request.user == user)
             .map(|order| order.request.units(product))
@@ -306,41 +300,6 @@ impl Sale {
     pub(super) fn set_state(&mut self, state: SaleState) {
         self.state = state;
     }
-
-    /// Everything that Redis is to hold, as lines.
-    pub(super) fn lines(&self, sale: SaleId) -> BTreeSet<String> {
-        let sale_line = format!("sale {} seq {}", self.state, self.seq);
-        let mut lines = BTreeSet::from([sale_line, format!("book epoch {EPOCH}")]);
-        lines.insert(format!("stock changes {}", self.changes));
-        let outcome = |applied| format!("stock outcome {}", if applied { "applied" } else { "refused" });
-        lines.extend(self.applied.map(outcome));
-        for (id, product) in &self.products {
-            lines.insert(format!("stock {id} {}", self.left(*id)));
-            lines.insert(format!("product {id} {}:{}", product.limit, product.price));
-        }
-        for ((user_number, key_number), holder) in &self.keys {
-            let field = book_key(&name_user(*user_number), &name_key(*key_number));
-            let fingerprint = self.orders[holder].request.fingerprint(sale);
-            let value = book_key_value(order_id(sale, *holder), &fingerprint);
-            lines.insert(format!("book {} {}", field.escape_ascii(), value.escape_ascii()));
-        }
-        for order in self.orders.values() {
-            let (id, user) = (order_id(sale, order.request.number), name_user(order.request.user));
-            lines.insert(format!("book {} {}", book_order(id).escape_ascii(), order.state.text()));
-            // A user whose units all went back holds 0, which is not the same as never having bought.
-            for (product, _) in order.request.items.iter() {
-                let held = self.held(order.request.user, product);
-                lines.insert(format!("book {} {held}", book_quota(&user, product).escape_ascii()));
-            }
-            if order.queued {
-                lines.insert(format!("queue {}", order.entry(id)));
-            }
-            if order.pending {
-                lines.insert(format!("pending {id}"));
-            }
-        }
-        lines
-    }
 }
 
 impl Request {
@@ -350,55 +309,5 @@ impl Request {
 
     pub(super) fn fingerprint(&self, sale: SaleId) -> Fingerprint {
         Fingerprint::of(sale, &self.items)
-    }
-}
-
-impl Order {
-    /// Its entry's fields.
-    fn entry(&self, id: OrderId) -> String {
-        let line = |(product, units)| format!("{product}:{units}:{}", self.prices[&product]);
-        let lines: Vec<_> = self.request.items.iter().map(line).collect();
-        format!(
-            "order={} seq={} epoch={EPOCH} user={} key={} lines={}",
-            id.packed().escape_ascii(),
-            self.seq,
-            name_user(self.request.user),
-            name_key(self.request.key).packed().escape_ascii(),
-            lines.join(",")
-        )
-    }
-}
-
-impl State {
-    pub(super) fn of(book: BookState) -> Self {
-        match book.state {
-            OrderState::Queued => Self::Queued,
-            OrderState::Processing => Self::Processing,
-            OrderState::Confirmed => Self::Confirmed,
-            OrderState::Failed => Self::Failed(book.failure.expect("why it failed")),
-        }
-    }
-
-    /// What the book says, the instant left out.
-    pub(super) fn text(self) -> String {
-        match self {
-            Self::Queued => "Q".to_owned(),
-            Self::Processing => "P".to_owned(),
-            Self::Confirmed => "C".to_owned(),
-            Self::Failed(reason) => format!("F {}", reason.as_str()),
-        }
-    }
-}
-
-pub(super) fn name_user(number: u8) -> crate::UserId {
-    user(&format!("u{number}"))
-}
-
-/// Every other one is a UUID.
-pub(super) fn name_key(number: u8) -> crate::IdempotencyKey {
-    if number.is_multiple_of(2) {
-        key(&format!("k{number}"))
-    } else {
-        key(&format!("0190f5fe-7c00-7a00-8000-0000000000{number:02x}"))
     }
 }
