@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use flashsale_core::{AuditReport, Engine, InvariantCheck, SaleId};
 use serde_json::{Value, json};
 
-use crate::{call::Call, output, sale_ref::SaleRef};
+use crate::{call::Call, failure, output, sale_ref::SaleRef, stores};
 
 /// Check from both stores that nothing was oversold, duplicated or lost
 ///
@@ -37,6 +37,9 @@ pub(crate) async fn run(args: &Args, call: &Call) -> anyhow::Result<ExitCode> {
         [] => "no sales to audit".to_owned(),
         audits => audits.iter().map(as_text).collect::<Vec<_>>().join("\n\n"),
     })?;
+    if audits.iter().any(Audited::found_a_store_away) {
+        failure::ask_after_stores(stores::resolve(&call.stores).ok());
+    }
     Ok(if audits.iter().all(Audited::holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -78,6 +81,16 @@ impl Audited {
     /// An audit that could not be made is a failure, not a pass.
     fn holds(&self) -> bool {
         self.report.as_ref().is_ok_and(AuditReport::holds)
+    }
+
+    fn found_a_store_away(&self) -> bool {
+        match &self.report {
+            Ok(report) => {
+                let mut whys = report.checks.iter().filter_map(|check| check.failed.as_ref());
+                whys.any(|why| why.starts_with("unavailable: "))
+            }
+            Err(error) => error.is_transient() && !error.is_fenced(),
+        }
     }
 }
 

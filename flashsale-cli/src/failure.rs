@@ -33,25 +33,26 @@ pub(crate) fn report(error: &anyhow::Error, stores: impl FnOnce() -> Option<Stor
         tell(remedy);
     }
     if is_away(error) {
-        let which = stores().map(|stores| format!(" ({stores})")).unwrap_or_default();
-        tell(&format!(
-            "Are the stores running, and are their URLs right{which}? `flashsale up` starts private ones; \
-             `flashsale doctor` looks at both."
-        ));
+        ask_after_stores(stores());
     }
     let core = error.downcast_ref::<flashsale_core::Error>();
     let invalid = core.is_some_and(|error| error.invalid().is_some());
     if invalid || error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
+/// What to do where a store does not answer.
+pub(crate) fn ask_after_stores(stores: Option<Stores>) {
+    let which = stores.map(|stores| format!(" ({stores})")).unwrap_or_default();
+    tell(&format!(
+        "Are the stores running, and are their URLs right{which}? `flashsale up` starts private ones; \
+         `flashsale doctor` looks at both."
+    ));
+}
+
 /// What to do about it, where the message itself does not say.
 fn remedy(error: &anyhow::Error) -> Option<&'static str> {
-    let text = error.to_string();
-    if text.contains("relation \"") && text.contains("does not exist") {
-        return Some("The database has no tables of this version yet: run `flashsale migrate`.");
-    }
     let core = error.downcast_ref::<flashsale_core::Error>()?;
-    if core.is_not_found() && text.starts_with("dead letter") {
+    if core.is_not_found() && core.to_string().starts_with("dead letter") {
         return Some("`flashsale dead-letters list` shows those that there are.");
     }
     None
@@ -67,8 +68,19 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// The database was never migrated, or by an older version.
+fn lacks_tables(error: &anyhow::Error) -> bool {
+    let lacks = |text: &str| {
+        text.contains("does not exist") && (text.contains("relation \"") || text.contains("column \""))
+    };
+    error.chain().any(|cause| lacks(&cause.to_string()))
+}
+
 /// The message and its causes, without the causes that the message quotes already.
 fn describe(error: &anyhow::Error) -> String {
+    if lacks_tables(error) {
+        return "the database has no tables of this version yet: run `flashsale migrate`".to_owned();
+    }
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -95,7 +107,8 @@ mod tests {
     #[test]
     fn a_database_without_tables_names_the_remedy() {
         let error = anyhow!(r#"error returned from database: relation "sales" does not exist"#);
-        assert!(remedy(&error).is_some_and(|remedy| remedy.contains("flashsale migrate")));
-        assert_eq!(remedy(&anyhow!("something else")), None);
+        assert!(describe(&error).ends_with("run `flashsale migrate`"));
+        assert_eq!(remedy(&error), None, "it is said already");
+        assert_eq!(describe(&anyhow!("something else")), "something else");
     }
 }

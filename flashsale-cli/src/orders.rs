@@ -125,13 +125,13 @@ async fn list(engine: &Engine, args: &ListArgs, output: Output) -> anyhow::Resul
                 order
                     .lines
                     .iter()
-                    .map(|line| format!("{}×{}", line.quantity, line.product))
+                    .map(|line| format!("{}: {}", line.product, line.quantity))
                     .collect::<Vec<_>>()
-                    .join(" "),
+                    .join(", "),
             ]
         };
         output::table(
-            ["order", "sale", "user", "status", "total", "created", "items"],
+            ["order", "sale", "user", "status", "total", "created", "product: units"],
             orders.iter().map(row),
         )
     })

@@ -12,6 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+/// The end of everything that `--dry-run` shows.
+pub(crate) const UNCHANGED: &str = "Dry run: nothing was changed.";
+
 /// The form of results on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Output {
@@ -62,6 +65,11 @@ pub(crate) fn table<const N: usize>(
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.trim_fmt()
+}
+
+/// How wide the terminal is, where stdout is one.
+pub(crate) fn columns() -> Option<usize> {
+    Table::new().width().map(usize::from)
 }
 
 /// Names and values, one pair a line.

@@ -88,10 +88,11 @@ async fn work(
         let lines = operator.recover_dry_run(sale, show).await?.lines;
         working.finish_and_clear();
         output.show(&json!({ "sale": sale, "dryRun": true, "differences": lines }), || {
-            match lines.as_slice() {
+            let differences = match lines.as_slice() {
                 [] => format!("recovering sale {sale} would change nothing"),
                 lines => format!("recovering sale {sale} would change:\n{}", lines.join("\n")),
-            }
+            };
+            format!("{differences}\n{}", output::UNCHANGED)
         })
     } else {
         let epoch = operator.recover(sale, show).await?;

@@ -113,7 +113,12 @@ async fn list(operator: &Operator, call: &Call) -> anyhow::Result<()> {
 
 async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<()> {
     let sale = id.find(operator).await?;
-    let live = operator.live_stock(sale.id).await?;
+    let (live, away) = match operator.live_stock(sale.id).await {
+        Ok(live) => (live, None),
+        // What the record says is wanted most when Redis is away.
+        Err(error) if error.is_transient() && !error.is_fenced() => (Vec::new(), Some(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
     let changes = operator.stock_changes(sale.id).await?;
     let left = |product| live.iter().find(|stock| stock.product == product).and_then(|stock| stock.left);
 
@@ -123,6 +128,7 @@ async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<
     }
     value["phase"] = json!(phase(&sale, Utc::now()));
     value["stockChanges"] = json!(changes);
+    value["problems"] = json!(away.as_slice());
     call.output.show(&value, || {
         let rows = sale.products.iter().map(|product| {
             [
@@ -138,13 +144,14 @@ async fn show(operator: &Operator, id: &SaleRef, call: &Call) -> anyhow::Result<
         });
         let header = ["id", "product", "price", "sale price", "stock", "sold", "left", "per user"];
         let changes = stock::as_text(&changes).map(|changes| format!("\n\n{changes}")).unwrap_or_default();
-        format!("{}\n{}{changes}", head(&sale), output::table(header, rows))
+        format!("{}\n{}{changes}", head(&sale, away), output::table(header, rows))
     })
 }
 
-fn head(sale: &Sale) -> String {
-    let loaded = match sale.loaded_epoch {
-        loaded if loaded == sale.epoch && loaded.get() > 0 => format!("yes, epoch {loaded}"),
+fn head(sale: &Sale, away: Option<String>) -> String {
+    let loaded = match (away, sale.loaded_epoch) {
+        (Some(away), _) => away,
+        (None, loaded) if loaded == sale.epoch && loaded.get() > 0 => format!("yes, epoch {loaded}"),
         _ => "no; a running flashsale-server loads it, or `flashsale recover`".to_owned(),
     };
     let now = Utc::now();
@@ -167,8 +174,11 @@ fn head(sale: &Sale) -> String {
 async fn set_state(operator: &Operator, id: &SaleRef, state: SaleState, call: &Call) -> anyhow::Result<()> {
     let sale = id.find(operator).await?;
     operator.set_state(sale.id, state).await?;
-    let over = phase(&sale, Utc::now()) == "ended";
-    call.output.show(&json!({ "sale": sale.id, "state": state }), || {
+    let (changed, over) = (sale.state != state, phase(&sale, Utc::now()) == "ended");
+    call.output.show(&json!({ "sale": sale.id, "state": state, "changed": changed }), || {
+        if !changed {
+            return format!("sale {} was {state} already; nothing was changed", sale.id);
+        }
         let ended = if over { ", though its window has ended: see `flashsale sales window`" } else { "" };
         format!("sale {} is {state}{ended}; running servers follow within 2 seconds", sale.id)
     })

@@ -41,7 +41,7 @@ pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<()> {
             let what_happens = what_happens(&find(&operator, &name).await?);
             if dry_run {
                 let value = json!({ "subscriber": name, "dryRun": true });
-                call.output.show(&value, || format!("{what_happens}\nNothing was changed."))?;
+                call.output.show(&value, || format!("{what_happens}\n{}", output::UNCHANGED))?;
             } else {
                 consent.ask(REMOVING, &what_happens, "Remove it?")?;
                 operator.unsubscribe(&name).await?;

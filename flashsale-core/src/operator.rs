@@ -223,7 +223,8 @@ impl Operator {
     }
 
     /// Proves from both stores that the invariants hold, also while the sale is selling. `patience` is how
-    /// long the queue entries that are there at the beginning may take to leave.
+    /// long the queue entries that are there at the beginning may take to leave. Meanwhile it holds all of the sale's
+    /// orders in memory, some 700 bytes each.
     pub async fn audit(&self, sale: SaleId, patience: Duration) -> Result<AuditReport> {
         self.stores.audit(&self.sale(sale).await?, patience, FENCE_PATIENCE).await
     }

@@ -7,6 +7,9 @@ use url::Url;
 
 /// Where a stack that runs in the foreground says how to reach it.
 const STACK_FILE: &str = ".flashsale/stack.env";
+/// By either of its names: who gave a flag knows of no variable.
+const REDIS: &str = "--redis-url (REDIS_URL)";
+const DATABASE: &str = "--database-url (DATABASE_URL)";
 
 /// Which stores to use: the same flags for every program.
 #[derive(Debug, Clone, Default, Args)]
@@ -34,9 +37,9 @@ pub enum NoStores {
     /// Only one of the two was given.
     #[error("{given} is given and {missing} is not: give both, or neither to use a running `flashsale up`")]
     OnlyOne {
-        /// The variable that is there.
+        /// The option that is there, and its variable.
         given: &'static str,
-        /// The variable that is not.
+        /// The option that is not, and its variable.
         missing: &'static str,
     },
     /// Nothing was given, and the file of a stack is of one that is gone, or is damaged.
@@ -64,8 +67,8 @@ impl StoreArgs {
         let given = |value: Option<String>| value.filter(|url| !url.is_empty());
         match (given(self.redis_url), given(self.database_url)) {
             (Some(redis_url), Some(database_url)) => Ok(Stores { redis_url, database_url }),
-            (Some(_), None) => Err(NoStores::OnlyOne { given: "REDIS_URL", missing: "DATABASE_URL" }),
-            (None, Some(_)) => Err(NoStores::OnlyOne { given: "DATABASE_URL", missing: "REDIS_URL" }),
+            (Some(_), None) => Err(NoStores::OnlyOne { given: REDIS, missing: DATABASE }),
+            (None, Some(_)) => Err(NoStores::OnlyOne { given: DATABASE, missing: REDIS }),
             (None, None) => {
                 let file = directory.join(STACK_FILE);
                 match flashsale_stack::read_env_file(&file) {
@@ -117,8 +120,8 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let resolve = |redis, database| args(redis, database).resolve_in(nowhere.path());
         assert_eq!(resolve(Some("r"), Some("d")).unwrap().redis_url, "r");
-        assert!(matches!(resolve(Some("r"), None), Err(NoStores::OnlyOne { missing: "DATABASE_URL", .. })));
-        assert!(matches!(resolve(None, Some("d")), Err(NoStores::OnlyOne { missing: "REDIS_URL", .. })));
+        assert!(matches!(resolve(Some("r"), None), Err(NoStores::OnlyOne { missing: DATABASE, .. })));
+        assert!(matches!(resolve(None, Some("d")), Err(NoStores::OnlyOne { missing: REDIS, .. })));
         assert_eq!(resolve(Some(""), None), Err(NoStores::Neither));
         std::fs::create_dir(nowhere.path().join(".flashsale")).unwrap();
         std::fs::write(nowhere.path().join(STACK_FILE), "REDIS_URL=").unwrap();

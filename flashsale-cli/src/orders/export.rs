@@ -29,7 +29,7 @@ use crate::{
 /// with = + - @ or a tab) or that begins with an apostrophe gets an apostrophe in front; JSON Lines has all values as
 /// they are. A file appears when it is complete, not before.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  flashsale orders export --sale 1 --file orders.csv\n  \
+#[command(mut_arg("yes", |yes| yes.help("Replace a file that is there, without asking")), after_help = "Examples:\n  flashsale orders export --sale 1 --file orders.csv\n  \
                         flashsale orders export --status confirmed --format jsonl | jq .totalAmount")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -71,7 +71,12 @@ const COLUMNS: [&str; 16] = [
 ];
 
 pub(super) async fn run(args: &Args, operator: &Operator, output: Output) -> anyhow::Result<()> {
-    let Some(path) = &args.file else { return to_stdout(args, operator).await };
+    let Some(path) = &args.file else {
+        if output == Output::Json {
+            return Err(usage("--output json is about what is said of a --file; for orders as JSON: --format jsonl"));
+        }
+        return to_stdout(args, operator).await;
+    };
     let overwrites = may_write(path, args.consent)?;
     let mut signals = Signals::install()?;
     let written = tokio::select! {
@@ -98,13 +103,12 @@ async fn to_stdout(args: &Args, operator: &Operator) -> anyhow::Result<()> {
 async fn to_file(args: &Args, path: &Path, overwrites: bool, operator: &Operator) -> anyhow::Result<u64> {
     let about = || format!("{} cannot be written", path.display());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
         .suffix(".partial")
         // As `>` makes one, less what the umask takes.
         .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
+        .tempfile_in(folder_of(path))
         .with_context(about)?;
     let export = begin(args, operator).await?;
     let progress = bar(&export);
@@ -113,6 +117,10 @@ async fn to_file(args: &Args, path: &Path, overwrites: bool, operator: &Operator
     file.as_file().sync_all().with_context(about)?;
     persist(file, path, overwrites).with_context(about)?;
     Ok(written)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn persist(file: NamedTempFile, path: &Path, overwrites: bool) -> io::Result<()> {
@@ -129,7 +137,15 @@ fn persist(file: NamedTempFile, path: &Path, overwrites: bool) -> io::Result<()>
 fn may_write(path: &Path, consent: Consent) -> anyhow::Result<bool> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = folder_of(path);
+            // Else the failure would name the temporary file.
+            if !folder.is_dir() {
+                let (path, folder) = (path.display(), folder.display());
+                return Err(usage(format!("{path} cannot be written: the directory {folder} is not there")));
+            }
+            return Ok(false);
+        }
         Err(error) => return Err(usage(format!("{}: {error}", path.display()))),
     };
     if !found.is_file() {

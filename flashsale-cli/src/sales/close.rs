@@ -12,7 +12,7 @@ use crate::{
     ask::Consent,
     call::Call,
     failure::tell,
-    output::{self, count},
+    output::{self, UNCHANGED, count},
     sale_ref::SaleRef,
     signals::Signals,
     span,
@@ -48,7 +48,7 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
         let (sold, stock) = sold_of_stock(&sale);
         let value =
             json!({ "sale": sale.id, "dryRun": true, "sold": sold, "stock": stock, "queued": queued });
-        return call.output.show(&value, || what_happens(&sale, queued));
+        return call.output.show(&value, || format!("{}\n{UNCHANGED}", what_happens(&sale, queued)));
     }
     if sale.state != SaleState::Closed {
         args.consent.ask("a sale is closed for good", &what_happens(&sale, queued), "Close it?")?;

@@ -2,11 +2,18 @@
 
 use anyhow::{anyhow, bail};
 use flashsale_core::{
-    ChangeOutcome, Error, IdempotencyKey, NewStockChange, Operator, Product, ProductId, Sale, StockChange,
+    ChangeOutcome, Error, IdempotencyKey, NewStockChange, Operator, Product, ProductId, Sale, SaleState,
+    StockChange,
 };
 use serde_json::json;
 
-use crate::{ask::Consent, call::Call, failure::tell, output, sale_ref::SaleRef};
+use crate::{
+    ask::Consent,
+    call::Call,
+    failure::tell,
+    output::{self, UNCHANGED},
+    sale_ref::SaleRef,
+};
 
 /// Put more units on sale
 #[derive(Debug, clap::Args)]
@@ -77,16 +84,25 @@ impl Change {
     ) -> anyhow::Result<()> {
         let sale = self.sale.find(operator).await?;
         let product = self.product_of(&sale)?;
-        let left = operator.live_stock(sale.id).await.unwrap_or_default();
-        let left = left.into_iter().find(|stock| stock.product == product.id).and_then(|stock| stock.left);
-        let plan = plan(&sale, product, left, units);
-        if self.dry_run {
-            let (from, to) = (product.stock, i64::from(product.stock) + units);
-            let value = json!({ "sale": sale.id, "product": product.id, "dryRun": true, "from": from, "to": to, "left": left });
-            return call.output.show(&value, || format!("{plan}\nNothing was changed."));
+        // Nothing more comes of a change that is asked for again: there is nothing to show first, nor to ask.
+        let noted = self.noted(operator, &sale, units).await?;
+        if let (true, Some(noted)) = (self.dry_run, &noted) {
+            let mut value = serde_json::to_value(noted)?;
+            value["dryRun"] = true.into();
+            return call.output.show(&value, || format!("{}.\n{UNCHANGED}", before(noted, Some(product))));
         }
-        if let Some(consent) = consent {
-            consent.ask("units would be taken off sale", &plan, "Take them off?")?;
+        if noted.is_none() {
+            let left = left_of(operator, &sale, product.id).await.ok().flatten();
+            let to = i64::from(product.stock) + units;
+            let plan = plan(&sale, product, left, units)?;
+            if self.dry_run {
+                let (sale, product, from) = (sale.id, product.id, product.stock);
+                let value = json!({ "sale": sale, "product": product, "dryRun": true, "from": from, "to": to, "left": left });
+                return call.output.show(&value, || format!("{plan}\n{UNCHANGED}"));
+            }
+            if let Some(consent) = consent {
+                consent.ask("units would be taken off sale", &plan, "Take them off?")?;
+            }
         }
         let op_id = self.op_id.clone().map_or_else(new_op_id, Ok)?;
         if self.op_id.is_none() {
@@ -95,8 +111,31 @@ impl Change {
         let change = NewStockChange { sale: sale.id, product: product.id, units, op_id };
         let changed =
             operator.change_stock(&change).await.map_err(|error| unanswered(error, &change.op_id))?;
-        let now = operator.sale(sale.id).await;
-        tell_outcome(call, &sale, &changed, now.ok().and_then(|sale| sale.product(product.id).cloned()))
+        let now = operator.sale(sale.id).await.ok().and_then(|sale| sale.product(product.id).cloned());
+        let left = left_of(operator, &sale, product.id).await;
+        let repeated = noted.is_some_and(|noted| noted.outcome == changed.outcome);
+        Told { sale: &sale, change: &changed, repeated, now, left }.show(call)
+    }
+
+    /// The change that was noted under the name that was given, if one was.
+    async fn noted(
+        &self,
+        operator: &Operator,
+        sale: &Sale,
+        units: i64,
+    ) -> anyhow::Result<Option<StockChange>> {
+        let Some(op_id) = &self.op_id else { return Ok(None) };
+        let changes = operator.stock_changes(sale.id).await?;
+        let Some(noted) = changes.into_iter().find(|change| change.op_id == *op_id) else { return Ok(None) };
+        if (noted.product, noted.units) != (self.product, units) {
+            bail!(
+                "the operation id {op_id} stands for another change already: {:+} units of product {}. Repeat that \
+                 one, or give this one an id of its own",
+                noted.units,
+                noted.product
+            );
+        }
+        Ok(Some(noted))
     }
 
     fn product_of<'a>(&self, sale: &'a Sale) -> anyhow::Result<&'a Product> {
@@ -158,37 +197,130 @@ fn new_op_id() -> anyhow::Result<IdempotencyKey> {
     Ok(uuid::Uuid::new_v4().to_string().parse()?)
 }
 
-fn plan(sale: &Sale, product: &Product, left: Option<i64>, units: i64) -> String {
+/// What Redis has left of it; `None`: its word does not count now.
+async fn left_of(
+    operator: &Operator,
+    sale: &Sale,
+    product: ProductId,
+) -> flashsale_core::Result<Option<i64>> {
+    let left = operator.live_stock(sale.id).await?;
+    Ok(left.into_iter().find(|stock| stock.product == product).and_then(|stock| stock.left))
+}
+
+/// What would change. An error for what cannot be: noting it would only use its name up.
+fn plan(sale: &Sale, product: &Product, left: Option<i64>, units: i64) -> anyhow::Result<String> {
+    let to = i64::from(product.stock) + units;
+    if to < 0 {
+        bail!(
+            "product {} of sale {} has {} units, {} of them sold by the record: {} cannot be taken off. Nothing was \
+             changed",
+            product.id,
+            sale.id,
+            product.stock,
+            product.sold,
+            -units
+        );
+    }
     let left =
         left.map_or_else(|| "Redis does not say how many are left".to_owned(), |left| format!("{left} left"));
-    let (stock, to) = (product.stock, i64::from(product.stock) + units);
+    Ok(format!(
+        "sale {} ({}), product {} ({}): stock {} -> {to} ({units:+}); {} sold by the record, {left}",
+        sale.id, sale.slug, product.id, product.name, product.stock, product.sold
+    ))
+}
+
+/// A change that was asked for before.
+fn before(change: &StockChange, now: Option<&Product>) -> String {
+    let became = match change.outcome {
+        ChangeOutcome::Applied => "was made already",
+        ChangeOutcome::Refused => "was refused already",
+        _ => "waits for Redis already",
+    };
     format!(
-        "sale {} ({}), product {} ({}): stock {stock} -> {to} ({units:+}); {} sold by the record, {left}",
-        sale.id, sale.slug, product.id, product.name, product.sold
+        "change {} ({}), asked for {}, {became}: {} units {} of product {} of sale {}; its stock is {}",
+        change.number,
+        change.op_id,
+        output::instant(change.requested_at),
+        change.units.abs(),
+        verb(change),
+        change.product,
+        change.sale,
+        output::or_dash(now.map(|product| product.stock))
     )
 }
 
-fn tell_outcome(call: &Call, sale: &Sale, change: &StockChange, now: Option<Product>) -> anyhow::Result<()> {
-    let mut value = serde_json::to_value(change)?;
-    value["stock"] = json!(now.as_ref().map(|product| product.stock));
-    let stock = output::or_dash(now.map(|product| product.stock));
-    let (product, units, op_id) = (change.product, change.units.abs(), &change.op_id);
-    match change.outcome {
-        ChangeOutcome::Applied => call.output.show(&value, || {
-            let verb = if change.units > 0 { "more" } else { "fewer" };
+fn verb(change: &StockChange) -> &'static str {
+    if change.units > 0 { "more" } else { "fewer" }
+}
+
+/// What came of it.
+struct Told<'a> {
+    sale: &'a Sale,
+    change: &'a StockChange,
+    /// It stood so before it was asked for this time.
+    repeated: bool,
+    now: Option<Product>,
+    left: flashsale_core::Result<Option<i64>>,
+}
+
+impl Told<'_> {
+    fn show(&self, call: &Call) -> anyhow::Result<()> {
+        let (sale, change) = (self.sale.id, self.change);
+        let (product, units, op_id) = (change.product, change.units.abs(), &change.op_id);
+        match change.outcome {
+            ChangeOutcome::Applied => {
+                let mut value = serde_json::to_value(change)?;
+                value["stock"] = json!(self.now.as_ref().map(|product| product.stock));
+                value["left"] = json!(self.left.as_ref().ok());
+                value["repeated"] = self.repeated.into();
+                call.output.show(&value, || self.applied())
+            }
+            ChangeOutcome::Refused => bail!(
+                "fewer than {units} units of product {product} were left when {op_id} was decided; nothing was \
+                 changed. `flashsale sales show {sale}` shows what is left; try fewer under another operation id"
+            ),
+            _ => bail!(
+                "{op_id} is noted, but Redis cannot be asked for the units now; a running flashsale-server does it as \
+                 soon as it can. Repeat the command with --op-id {op_id} to see what came of it"
+            ),
+        }
+    }
+
+    fn applied(&self) -> String {
+        let change = self.change;
+        let done = if self.repeated {
+            format!("{}. Nothing more was changed", before(change, self.now.as_ref()))
+        } else {
             format!(
-                "product {product} of sale {} has {units} units {verb}, {stock} in all (change {}, {op_id})",
-                sale.id, change.number
+                "product {} of sale {} has {} units {}, {} in all (change {}, {})",
+                change.product,
+                change.sale,
+                change.units.abs(),
+                verb(change),
+                output::or_dash(self.now.as_ref().map(|product| product.stock)),
+                change.number,
+                change.op_id
             )
-        }),
-        ChangeOutcome::Refused => bail!(
-            "fewer than {units} units of product {product} were left when {op_id} was decided; nothing was changed. \
-             `flashsale sales show {}` shows what is left; try fewer under another operation id",
-            sale.id
-        ),
-        _ => bail!(
-            "{op_id} is noted, but Redis cannot be asked for the units now; a running flashsale-server does it as soon \
-             as it can. Repeat the command with --op-id {op_id} to see what came of it"
-        ),
+        };
+        match self.not_on_sale() {
+            Some(why) => format!("{done}\n{why}"),
+            None => done,
+        }
+    }
+
+    /// Why buyers may not see the units that came to the stock: the record has them first.
+    fn not_on_sale(&self) -> Option<String> {
+        let over = self.sale.state == SaleState::Closed || self.sale.purged_at.is_some();
+        if over || self.change.units < 0 {
+            return None;
+        }
+        let why = match &self.left {
+            Ok(Some(_)) => return None,
+            Ok(None) => "the sale is not loaded into Redis".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Some(format!(
+            "Buyers may not see them yet ({why}): a running flashsale-server puts them on sale as soon as it can"
+        ))
     }
 }

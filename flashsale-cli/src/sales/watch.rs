@@ -18,8 +18,8 @@ const COUNTING: u32 = 20;
 /// Watch a sale live: stock, orders a second, queue, what became of the orders
 ///
 /// On a terminal, a view that is drawn twice a second; else a line for each change, one a second at most; with
-/// --output json, a JSON object a line. It ends when the sale is over and its queue is empty. A store that goes away
-/// is shown, and waited for.
+/// --output json, a JSON object a line. It ends when the sale is over and its queue is empty; Ctrl-C before that is exit
+/// code 130. A store that goes away is shown, and waited for.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  flashsale sales watch 1\n  flashsale sales watch 1 --output json >> sale.log"
@@ -36,20 +36,19 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
     let sale = args.id.find(operator).await?;
     let mut signals = Signals::install()?;
     let id = sale.id;
-    let mut view = View::new(call.output, &sale);
+    let mut view = View::new(call.output);
     let seen = RefCell::new(Seen::of(sale));
-    let ended = tokio::select! {
-        shown = show(&mut view, &seen, operator, args.forever) => { shown?; true }
+    let signal = tokio::select! {
+        shown = show(&mut view, &seen, operator, args.forever) => { shown?; None }
         never = look_at_redis(operator, &seen) => match never {},
         never = look_at_record(operator, id, &seen) => match never {},
-        _ = signals.next() => false,
+        signal = signals.next() => Some(signal),
     };
     view.close();
-    if ended || args.forever {
-        return Ok(ExitCode::SUCCESS);
-    }
+    let Some(signal) = signal.filter(|_| !args.forever) else { return Ok(ExitCode::SUCCESS) };
     tell("no longer watching; the sale goes on");
-    Ok(ExitCode::FAILURE)
+    // As a shell says of whatever a signal ended. It did not fail, but 0 says that the sale is over.
+    Ok(ExitCode::from(u8::try_from(128 + signal as i32)?))
 }
 
 /// Returns once the sale is over, unless it is to go on for ever.

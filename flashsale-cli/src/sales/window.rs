@@ -46,12 +46,14 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
         )));
     }
     let preview = preview(&sale, window, now);
+    let effect = effect(&sale, window, now);
     if args.dry_run {
         let from = as_json((sale.starts_at, sale.ends_at));
-        let value = json!({ "sale": sale.id, "dryRun": true, "from": from, "to": as_json(window) });
-        return call.output.show(&value, || preview);
+        let value = json!({ "sale": sale.id, "dryRun": true, "from": from, "to": as_json(window), "effect": effect });
+        let effect = effect.map(|effect| format!("\n{effect}.")).unwrap_or_default();
+        return call.output.show(&value, || format!("{preview}{effect}\n{}", output::UNCHANGED));
     }
-    if let Some(effect) = effect(&sale, window, now) {
+    if let Some(effect) = effect {
         args.consent.ask(effect, &format!("{preview}\n{effect}."), "Move it?")?;
     }
     let moved = operator.set_window(sale.id, args.starts_at, args.ends_at).await?;

@@ -158,7 +158,7 @@ async fn watching_outlives_a_store_that_is_away() {
     send(redis, Signal::SIGCONT);
     watching.lines_with("\"problems\":[]");
     let ran = watching.end(Signal::SIGTERM);
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert_eq!(ran.code, Some(128 + Signal::SIGTERM as i32), "{ran:#?}");
     assert!(ran.stderr.contains("the sale goes on"), "{ran:#?}");
     stack.stop().await;
 }

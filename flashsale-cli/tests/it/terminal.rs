@@ -57,8 +57,19 @@ async fn a_watched_sale_is_drawn_and_the_terminal_is_left_in_order() {
     }
     crate::program::send(watch.id(), Signal::SIGINT);
     // The other side of the terminal is gone with it.
-    while screen.read(&mut some).is_ok_and(|read| read > 0) {}
-    assert_eq!(watch.wait().expect("its end").code(), Some(1));
+    while let Ok(read @ 1..) = screen.read(&mut some) {
+        seen.push_str(&String::from_utf8_lossy(&some[..read]));
+    }
+    assert_eq!(watch.wait().expect("its end").code(), Some(130));
+    // It flickers if it is drawn in pieces, or again as it was.
+    let pictures: Vec<_> = seen.split("sale 1 (demo)").skip(1).collect();
+    let (last, whole) = pictures.split_last().expect("a picture");
+    for picture in whole {
+        let parts = ["Sony WH-1000XM5", "orders  ", "queue   "];
+        assert!(parts.iter().all(|part| picture.contains(part)), "in pieces: {picture:?} of {seen:?}");
+    }
+    let mut pairs = whole.iter().zip(whole.iter().skip(1)).chain(whole.iter().last().map(|one| (one, last)));
+    assert!(pairs.all(|(one, next)| one != next), "as it was: {seen:?}");
     assert!(!seen.contains("\u{1b}[?25l") && !seen.contains("\u{1b}[?1049h"), "there is nothing to put back");
     stack.stop().await;
 }

@@ -61,6 +61,7 @@ fn wrong_usage_is_2_and_says_what_is_right() {
         (&["sales", "restock", "1", "x", "5"], "whole number"),
         (&["sales", "window", "1", "--ends-at", "noon"], "+2h"),
         (&["orders", "export", "--format", "xlsx"], "jsonl"),
+        (&["orders", "export", "--output", "json"], "--format jsonl"),
         (&["log", "--as", ""], "1-100 bytes"),
         (&["orders", "show", "x"], "not a UUID"),
         (&["orders", "watch", ORDER], "not an order id"),
@@ -99,7 +100,7 @@ fn without_stores_it_says_how_to_get_some() {
     assert!(ran.code == Some(2) && ran.stderr.contains("stack.env is there, but"), "{ran:#?}");
     let ran = alone(&["audit", "--redis-url", "redis://127.0.0.1:1/"]);
     assert_eq!(ran.code, Some(2), "{ran:#?}");
-    assert!(ran.stderr.contains("DATABASE_URL"), "{ran:#?}");
+    assert!(ran.stderr.contains("--database-url (DATABASE_URL) is not"), "{ran:#?}");
 }
 
 #[test]

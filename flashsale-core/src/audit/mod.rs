@@ -330,7 +330,7 @@ fn split4(four: FourViolations) -> (Violations, Violations, Violations, Violatio
     match four {
         Ok([a, b, c, d]) => (Ok(a), Ok(b), Ok(c), Ok(d)),
         Err(error) => {
-            let copy = || Err(Error::unavailable(error.to_string()));
+            let copy = || Err(error.clone());
             (copy(), copy(), copy(), copy())
         }
     }

@@ -68,8 +68,13 @@ pub(crate) async fn request(pool: &PgPool, actor: &str, change: &NewStockChange)
         _ => ChangeOutcome::Applied,
     };
     let noted = insert(&mut tx, change, settled + 1, outcome).await?;
+    let became = match outcome {
+        ChangeOutcome::Applied => "",
+        ChangeOutcome::Refused => " refused",
+        ChangeOutcome::Waiting => " asked for",
+    };
     let detail = format!(
-        "product {}: {:+} units, as change {} under the operation id {}",
+        "product {}: {:+} units{became}, as change {} under the operation id {}",
         change.product, change.units, noted.number, change.op_id
     );
     let word = if change.units > 0 { "restock" } else { "reduce" };

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flashsale_core::{Product, Sale, Tally};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use flashsale_core::{Product, Tally};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::seen::Seen;
@@ -18,27 +18,25 @@ use crate::{
 /// More products than that are told of in one line.
 const BARS: usize = 20;
 const NAME: usize = 30;
+const BAR: usize = 30;
+/// Where the terminal does not say how wide it is.
+const COLUMNS: usize = 80;
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) enum View {
-    Bars(Box<Bars>),
+    Bars(Picture),
     Lines { output: Output, last: Option<(Instant, String)> },
 }
 
-pub(super) struct Bars {
-    /// Draws the others, for as long as it is there.
-    _all: MultiProgress,
-    head: ProgressBar,
-    products: Vec<ProgressBar>,
-    /// Of those that have no bar.
-    _more: Option<ProgressBar>,
-    foot: [ProgressBar; 3],
+/// All lines in one message: what is drawn piece by piece, or again without need, flickers.
+pub(super) struct Picture {
+    all: ProgressBar,
 }
 
 impl View {
-    pub(super) fn new(output: Output, sale: &Sale) -> Self {
+    pub(super) fn new(output: Output) -> Self {
         if output == Output::Table && io::stdout().is_terminal() {
-            Self::Bars(Box::new(Bars::new(sale)))
+            Self::Bars(Picture::new())
         } else {
             Self::Lines { output, last: None }
         }
@@ -46,7 +44,7 @@ impl View {
 
     pub(super) fn show(&mut self, seen: &Seen, last_time: bool) -> anyhow::Result<()> {
         match self {
-            Self::Bars(bars) => bars.show(seen),
+            Self::Bars(picture) => picture.show(&drawn(seen, output::columns().unwrap_or(COLUMNS))),
             Self::Lines { output, last } => {
                 let text = as_line(seen);
                 let due = match last {
@@ -65,62 +63,59 @@ impl View {
 
     /// Leaves the last picture standing, and the cursor below it.
     pub(super) fn close(self) {
-        if let Self::Bars(bars) = self {
-            for bar in [bars.head].iter().chain(&bars.products).chain(&bars.foot) {
-                bar.abandon();
-            }
-            // The last of them has no end of line. Nobody is left to be told of a terminal that is gone.
+        if let Self::Bars(Picture { all }) = self {
+            // Drawn once more it would stand there twice: the `^C` of a terminal has moved the cursor.
+            all.set_draw_target(ProgressDrawTarget::hidden());
+            // The last line has no end of line. Nobody is left to be told of a terminal that is gone.
             let _ = output::line("");
         }
     }
 }
 
-impl Bars {
-    fn new(sale: &Sale) -> Self {
-        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is right");
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        let line = || all.add(ProgressBar::new(0).with_style(style("{wide_msg}")));
-        let width =
-            sale.products.iter().map(|product| short(product).chars().count()).max().unwrap_or_default();
-        let head = line();
-        let bar = |product: &Product| {
-            let bar = ProgressBar::new(u64::from(product.stock))
-                .with_style(style("  {prefix} {bar:30} {wide_msg}"));
-            all.add(bar.with_prefix(format!("{:width$}", short(product))))
-        };
-        let products = sale.products.iter().take(BARS).map(bar).collect();
-        let more = sale.products.len().saturating_sub(BARS);
-        let more = (more > 0).then(|| {
-            let line = line();
-            line.set_message(format!("  … and {} more", count(more, "product")));
-            line
-        });
-        let foot = std::array::from_fn(|_| line());
-        Self { _all: all, head, products, _more: more, foot }
+impl Picture {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{msg}").expect("the template is right");
+        let target = ProgressDrawTarget::stdout();
+        Self { all: ProgressBar::with_draw_target(Some(0), target).with_style(style) }
     }
 
-    fn show(&self, seen: &Seen) {
-        let sale = &seen.sale;
-        self.head.set_message(format!(
-            "sale {} ({}): {}    {}",
-            sale.id,
-            sale.slug,
-            seen.doing(),
-            output::instant(seen.now())
-        ));
-        for (product, bar) in sale.products.iter().zip(&self.products) {
-            let left = seen.left(product);
-            let taken = left.map_or(i64::from(product.sold), |left| i64::from(product.stock) - left);
-            bar.set_length(u64::from(product.stock));
-            bar.set_position(u64::try_from(taken).unwrap_or(0));
-            bar.set_message(stock(product, left));
-        }
-        let lines =
-            [format!("orders  {}", orders(seen)), format!("queue   {}", queue(seen)), seen.away().join("; ")];
-        for (bar, text) in self.foot.iter().zip(lines) {
-            bar.set_message(text);
+    fn show(&self, picture: &str) {
+        if self.all.message() != picture {
+            self.all.set_message(picture.to_owned());
         }
     }
+}
+
+fn drawn(seen: &Seen, columns: usize) -> String {
+    let sale = &seen.sale;
+    let products = &sale.products[..sale.products.len().min(BARS)];
+    let width = products.iter().map(|product| short(product).chars().count()).max().unwrap_or_default();
+    let head =
+        format!("sale {} ({}): {}    {}", sale.id, sale.slug, seen.doing(), output::instant(seen.now()));
+    let mut lines = vec![head];
+    for product in products {
+        let left = seen.left(product);
+        let taken = left.map_or(i64::from(product.sold), |left| i64::from(product.stock) - left);
+        let (bar, stock) = (bar(taken, product.stock), stock(product, left));
+        lines.push(format!("  {:width$} {bar} {stock}", short(product)));
+    }
+    if sale.products.len() > BARS {
+        lines.push(format!("  … and {} more", count(sale.products.len() - BARS, "product")));
+    }
+    lines.push(format!("orders  {}", orders(seen)));
+    lines.push(format!("queue   {}", queue(seen)));
+    let cut = |line: String| line.chars().take(columns).collect::<String>();
+    let mut lines: Vec<_> = lines.into_iter().map(cut).collect();
+    // What is wrong is told whole.
+    lines.push(seen.away().join("; "));
+    lines.join("\n")
+}
+
+/// How much of the stock is taken.
+fn bar(taken: i64, stock: u32) -> String {
+    let taken = u64::try_from(taken).unwrap_or(0).min(u64::from(stock));
+    let full = usize::try_from(taken * BAR as u64 / u64::from(stock.max(1))).unwrap_or(BAR);
+    format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
 }
 
 fn short(product: &Product) -> String {
