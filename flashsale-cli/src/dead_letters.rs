@@ -72,7 +72,9 @@ pub(crate) async fn run(command: Command, call: &Call) -> anyhow::Result<()> {
             let letter = operator.dead_letter(id).await?;
             let what_happens = format!("{}\n{}", as_text(&letter), what_happens(&letter));
             if dry_run {
-                output.show(&json!({ "deadLetter": id, "dryRun": true }), || format!("{}\n{}", what_happens.trim_end(), output::UNCHANGED))?;
+                output.show(&json!({ "deadLetter": id, "dryRun": true }), || {
+                    format!("{}\n{}", what_happens.trim_end(), output::UNCHANGED)
+                })?;
             } else {
                 consent.ask(DISCARDING, &what_happens, "Discard it?")?;
                 show_end(id, operator.discard(id).await?, output)?;

@@ -1,23 +1,27 @@
 //! `flashsale seed`: sales from a file, or the demo catalogue.
 
+mod difference;
 mod preview;
 
 use std::{fs, path::PathBuf};
 
+use anyhow::bail;
 use chrono::Utc;
-use flashsale_core::{Created, NewSale, SaleId};
+use flashsale_core::{Created, NewSale, Operator, Sale, SaleId};
 use serde_json::json;
 
 use crate::{
     call::Call,
     catalogue,
     failure::{tell, usage},
-    output, sale_file,
+    output::{self, UNCHANGED},
+    sale_file,
 };
 
 /// Create a sale from a TOML file, or the demo catalogue
 ///
-/// Shows the sale as it will be. A sale is known by its slug: repeating it changes nothing and says so.
+/// Shows the sale as it will be. A sale is known by its slug: repeating it changes nothing, and says where the file
+/// differs from the sale that there is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -62,20 +66,25 @@ pub(crate) async fn run(args: &Args, call: &Call) -> anyhow::Result<()> {
     }
     let engine = call.connect().await?;
     engine.migrate().await?;
-    let (id, created) = match call.operator(&engine).create_sale(&sale).await? {
-        Created::New(id) => (id, true),
-        Created::Exists(id) => (id, false),
+    let operator = call.operator(&engine);
+    let (id, created, differences) = match operator.create_sale(&sale).await? {
+        Created::New(id) => (id, true, Vec::new()),
+        Created::Exists(id) => (id, false, differences(&sale, &operator.sale(id).await?, &operator).await?),
     };
     engine.close().await;
+    warn(&differences);
     let slug = &sale.slug;
-    call.output.show(&json!({ "sale": id, "slug": slug, "created": created }), || {
+    let value = json!({ "sale": id, "slug": slug, "created": created, "differences": differences });
+    call.output.show(&value, || {
         let preview = preview::as_text(&sale, Utc::now());
         let products = output::count(sale.products.len(), "product");
         if created {
             format!("{preview}\n\ncreated sale {id} ({slug}) with {products}; running servers sell it within 2 seconds")
         } else {
+            let differs = if differences.is_empty() { "" } else { ", and the file differs from it" };
             format!(
-                "sale {id} ({slug}) exists already; nothing was changed. `flashsale sales show {id}` shows it as it is"
+                "sale {id} ({slug}) exists already{differs}; nothing was changed. `flashsale sales show {id}` shows \
+                 it as it is"
             )
         }
     })
@@ -83,34 +92,76 @@ pub(crate) async fn run(args: &Args, call: &Call) -> anyhow::Result<()> {
 
 /// Shows what would be done. Stores that are not there keep nobody from looking at his file.
 async fn rehearse(sale: &NewSale, oddities: &[String], call: &Call) -> anyhow::Result<()> {
-    let existing = match existing(sale, call).await {
-        Ok(id) => Some(id),
+    let place = match place(sale, call).await {
+        Ok(Place::Taken(refusal)) => bail!(refusal),
+        Ok(place) => Some(place),
         Err(error) => {
             tell(&format!("warning: whether there is a sale {} already is not known: {error}", sale.slug));
             None
         }
     };
+    let (id, differences) = match &place {
+        Some(Place::Exists(id, differences)) => (Some(id), differences.as_slice()),
+        _ => (None, &[][..]),
+    };
+    warn(differences);
     let mut value = preview::as_json(sale);
     value["dryRun"] = true.into();
     value["warnings"] = json!(oddities);
     // Null: it is not known, or there is none; `storesAsked` says which.
-    value["exists"] = json!(existing.flatten());
-    value["storesAsked"] = json!(existing.is_some());
+    value["exists"] = json!(id);
+    value["storesAsked"] = json!(place.is_some());
+    value["differences"] = json!(differences);
     call.output.show(&value, || {
-        let outcome = match existing {
-            Some(None) => "dry run: it would be created".to_owned(),
-            Some(Some(id)) => {
-                format!("dry run: sale {id} has this slug already; nothing would be changed")
-            }
-            None => "dry run: nothing was changed".to_owned(),
+        let outcome = match id {
+            Some(id) => format!("sale {id} has this slug already and would stay as it is\n"),
+            None if place.is_some() => "it would be created\n".to_owned(),
+            None => String::new(),
         };
-        format!("{}\n\n{outcome}", preview::as_text(sale, Utc::now()))
+        format!("{}\n\n{outcome}{UNCHANGED}", preview::as_text(sale, Utc::now()))
     })
 }
 
-async fn existing(sale: &NewSale, call: &Call) -> anyhow::Result<Option<SaleId>> {
-    let sales = call.connect().await?.operator().sales().await?;
-    Ok(sales.iter().find(|known| known.slug == sale.slug).map(|known| known.id))
+/// What there is where the sale would be.
+enum Place {
+    Free,
+    /// A sale of this slug, from which the file differs so.
+    Exists(SaleId, Vec<String>),
+    /// Another sale's products, for which it is refused.
+    Taken(String),
+}
+
+async fn place(new: &NewSale, call: &Call) -> anyhow::Result<Place> {
+    let operator = call.connect().await?.operator();
+    let sales = operator.sales().await?;
+    if let Some(sale) = sales.iter().find(|sale| sale.slug == new.slug) {
+        return Ok(Place::Exists(sale.id, differences(new, sale, &operator).await?));
+    }
+    let mut ids = new.products.iter().filter_map(|product| product.id);
+    let taken = ids.find_map(|id| Some((id, sales.iter().find(|sale| sale.product(id).is_some())?)));
+    Ok(taken.map_or(Place::Free, |(product, sale)| {
+        Place::Taken(format!(
+            "product {product} belongs to sale {} ({}) already; a product id stands for one product in one sale",
+            sale.id, sale.slug
+        ))
+    }))
+}
+
+async fn differences(file: &NewSale, sale: &Sale, operator: &Operator) -> anyhow::Result<Vec<String>> {
+    let changes = operator.stock_changes(sale.id).await?;
+    Ok(difference::differences(file, sale, &changes, Utc::now()))
+}
+
+/// Most differences that are told.
+const TOLD: usize = 20;
+
+fn warn(differences: &[String]) {
+    for difference in differences.iter().take(TOLD) {
+        tell(&format!("warning: {difference}"));
+    }
+    if differences.len() > TOLD {
+        tell(&format!("warning: and {} more; --output json has them all", differences.len() - TOLD));
+    }
 }
 
 fn read(args: &Args) -> anyhow::Result<NewSale> {

@@ -73,7 +73,9 @@ const COLUMNS: [&str; 16] = [
 pub(super) async fn run(args: &Args, operator: &Operator, output: Output) -> anyhow::Result<()> {
     let Some(path) = &args.file else {
         if output == Output::Json {
-            return Err(usage("--output json is about what is said of a --file; for orders as JSON: --format jsonl"));
+            return Err(usage(
+                "--output json is about what is said of a --file; for orders as JSON: --format jsonl",
+            ));
         }
         return to_stdout(args, operator).await;
     };

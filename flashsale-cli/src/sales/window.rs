@@ -49,7 +49,8 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
     let effect = effect(&sale, window, now);
     if args.dry_run {
         let from = as_json((sale.starts_at, sale.ends_at));
-        let value = json!({ "sale": sale.id, "dryRun": true, "from": from, "to": as_json(window), "effect": effect });
+        let value =
+            json!({ "sale": sale.id, "dryRun": true, "from": from, "to": as_json(window), "effect": effect });
         let effect = effect.map(|effect| format!("\n{effect}.")).unwrap_or_default();
         return call.output.show(&value, || format!("{preview}{effect}\n{}", output::UNCHANGED));
     }
@@ -59,8 +60,11 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
     let moved = operator.set_window(sale.id, args.starts_at, args.ends_at).await?;
     let value = json!({ "sale": sale.id, "from": as_json(moved.before), "to": as_json(moved.after) });
     call.output.show(&value, || {
-        let preview = self::preview(&sale, moved.after, now);
-        format!("{preview}\nthe window is moved; running servers follow within 2 seconds")
+        let (starts, ends) = (output::instant(moved.after.0), output::instant(moved.after.1));
+        format!(
+            "the window of sale {} is {starts} to {ends}; running servers follow within 2 seconds",
+            sale.id
+        )
     })
 }
 

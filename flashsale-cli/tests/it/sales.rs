@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     daily_work::{buy, engine, seeded_stack},
     program::{Ran, Running, on, send, wait_until},
+    seed::UNCHANGED,
 };
 
 /// Runs a keeper and a drainer, as a server does, for as long as it is there.
@@ -78,6 +79,9 @@ async fn a_window_is_previewed_moved_and_asked_about() {
 
     let planned = run(&["sales", "window", "1", "--ends-at", "2098-01-01T00:00:00Z", "--dry-run"]).expect(0);
     assert!(planned.contains("2099-12-31") && planned.contains("2098-01-01"), "{planned}");
+    assert!(planned.contains(UNCHANGED) && !planned.contains("ends now"), "{planned}");
+    let planned = run(&["sales", "window", "1", "--ends-at", "now", "--dry-run"]).expect(0);
+    assert!(planned.contains("the sale ends now.") && planned.contains(UNCHANGED), "{planned}");
     let moved =
         run(&["sales", "window", "1", "--ends-at", "2098-01-01T01:00:00+01:00", "--output", "json"]).json();
     assert_eq!(moved["to"]["endsAt"], "2098-01-01T00:00:00Z", "{moved}");
@@ -168,8 +172,8 @@ async fn every_change_is_noted_under_a_name() {
     let stack = seeded_stack().await;
     let run = |arguments: &[&str]| Ran::of(&mut on(&stack, arguments));
     Ran::of(on(&stack, &["sales", "pause", "1"]).env("FLASHSALE_OPERATOR", "ann")).expect(0);
-    run(&["sales", "resume", "1", "--as", "bob"]).expect(0);
-    run(&["sales", "resume", "1", "--as", "bob"]).expect(0);
+    assert!(run(&["sales", "resume", "1", "--as", "bob"]).expect(0).contains("is open; running servers"));
+    assert!(run(&["sales", "resume", "1", "--as", "bob"]).expect(0).contains("was open already"));
     run(&["sales", "window", "1", "--ends-at", "2098-01-01T00:00:00Z", "--as", "bob"]).expect(0);
     Ran::of(
         on(&stack, &["sales", "close", "1", "--yes", "--no-wait"]).env("USER", "cy").env_remove("SUDO_USER"),

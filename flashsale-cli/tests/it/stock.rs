@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use crate::{
     daily_work::{buy, engine, seeded_stack},
     program::{Ran, on, send},
+    seed::UNCHANGED,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,8 +20,11 @@ async fn a_change_counts_once_and_takes_nothing_that_is_sold() {
         (product["stock"].as_u64().expect("a number"), product["left"].as_i64().expect("a number"))
     };
     let restock = ["sales", "restock", "demo", "1", "50", "--op-id", "second-batch", "--as", "ann"];
-    for _ in 0..3 {
-        assert!(run(&restock).expect(0).contains("50 units more, 550 in all"));
+    assert!(run(&restock).expect(0).contains("50 units more, 550 in all"));
+    let rehearsed = [&restock[..], &["--dry-run"]].concat();
+    for again in [&restock[..], &restock, &rehearsed] {
+        let told = run(again).expect(0);
+        assert!(told.contains("was made already: 50 units more") && told.contains("stock is 550"), "{told}");
         assert_eq!(units(), (550, 548));
     }
     let other = run(&["sales", "restock", "1", "1", "51", "--op-id", "second-batch"]);
@@ -39,6 +43,8 @@ async fn a_change_counts_once_and_takes_nothing_that_is_sold() {
     assert!(reduced.stderr.contains("repeat it with --op-id"), "{reduced:#?}");
     assert!(reduced.expect(0).contains("510 in all"));
     assert_eq!(units(), (510, 508));
+    let beyond = run(&["sales", "reduce", "1", "1", "511", "--yes", "--op-id", "beyond"]);
+    assert!(beyond.code == Some(1) && beyond.stderr.contains("has 510 units"), "{beyond:#?}");
     let too_many = run(&["sales", "reduce", "1", "1", "509", "--yes", "--op-id", "all"]);
     assert!(too_many.code == Some(1) && too_many.stderr.contains("sales show 1"), "{too_many:#?}");
     assert_eq!(units(), (510, 508));
@@ -50,7 +56,9 @@ async fn a_change_counts_once_and_takes_nothing_that_is_sold() {
         "{shown}"
     );
     assert!(lines.iter().any(|line| line.starts_with(&["3", "1", "-509", "refused", "all"])), "{shown}");
+    assert!(!shown.contains("beyond"), "its name is free still: {shown}");
     let log = run(&["log", "--output", "json"]).json();
+    assert!(log[0]["detail"].as_str().is_some_and(|detail| detail.contains("-509 units asked for")), "{log}");
     let acts = log.as_array().expect("acts").iter().filter(|act| act["what"] == "restock");
     assert_eq!(acts.map(|act| &act["who"]).collect::<Vec<_>>(), ["ann"], "once: {log}");
     for arguments in
@@ -76,7 +84,16 @@ async fn what_waits_for_redis_is_told_and_done_when_it_is_repeated() {
     assert_eq!(waiting.code, Some(1), "{waiting:#?}");
     assert!(waiting.stderr.contains("--op-id broken"), "{waiting:#?}");
     assert!(run(&reduce).expect(0).contains("10 units fewer, 190 in all"));
-    assert!(run(&reduce).expect(0).contains("190 in all"));
+    // Without a question, as nothing comes of it.
+    let again = run(&reduce.map(|word| if word == "--yes" { "--dry-run" } else { word })).expect(0);
+    assert!(again.contains("was made already: 10 units fewer") && again.contains(UNCHANGED), "{again}");
+    let again = run(&reduce.into_iter().filter(|word| *word != "--yes").collect::<Vec<_>>());
+    assert!(again.stderr.is_empty(), "{again:#?}");
+    assert!(again.expect(0).contains("was made already: 10 units fewer"));
+    send(redis, Signal::SIGSTOP);
+    let unseen = run(&["sales", "restock", "1", "2", "5"]);
+    send(redis, Signal::SIGCONT);
+    assert!(unseen.expect(0).contains("Buyers may not see them yet"));
     run(&["audit"]).expect(0);
     stack.stop().await;
 }
