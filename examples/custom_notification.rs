@@ -10,6 +10,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use anyhow::Context;
 use flashsale_core::{
     Admission, Created, Engine, EngineConfig, Items, Money, NewProduct, NewSale, OrderRecord, OrderRequest,
     OrderState, ProductId, Quantity,
@@ -43,9 +44,10 @@ async fn send_mail(pool: PgPool, order: OrderRecord) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let pool = PgPool::connect(&env::var("DATABASE_URL")?).await?;
+    let pool = PgPool::connect(&env::var("DATABASE_URL").context("DATABASE_URL")?).await?;
     sqlx::query("CREATE TABLE IF NOT EXISTS mails (order_id text PRIMARY KEY)").execute(&pool).await?;
-    let engine = Engine::connect(EngineConfig::new(env::var("REDIS_URL")?, pool.clone())).await?;
+    let engine =
+        Engine::connect(EngineConfig::new(env::var("REDIS_URL").context("REDIS_URL")?, pool.clone())).await?;
     engine.migrate().await?;
 
     // From here on every order that becomes final is told, whichever process records it.

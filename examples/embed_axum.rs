@@ -9,6 +9,7 @@
 
 use std::env;
 
+use anyhow::Context;
 use axum::{
     Router,
     extract::{Path, State},
@@ -29,8 +30,9 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     // Before the engine, which makes its counters when it is made.
     let metrics = PrometheusBuilder::new().install_recorder()?;
-    let pool = PgPool::connect(&env::var("DATABASE_URL")?).await?;
-    let engine = Engine::connect(EngineConfig::new(env::var("REDIS_URL")?, pool.clone())).await?;
+    let pool = PgPool::connect(&env::var("DATABASE_URL").context("DATABASE_URL")?).await?;
+    let engine =
+        Engine::connect(EngineConfig::new(env::var("REDIS_URL").context("REDIS_URL")?, pool.clone())).await?;
     engine.migrate().await?;
     let product = create_sale(&engine).await?;
 

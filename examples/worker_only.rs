@@ -7,13 +7,17 @@
 
 use std::{env, time::Duration};
 
+use anyhow::Context;
 use flashsale_core::{Engine, EngineConfig, Verdict};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut config = EngineConfig::new(env::var("REDIS_URL")?, env::var("DATABASE_URL")?);
+    let mut config = EngineConfig::new(
+        env::var("REDIS_URL").context("REDIS_URL")?,
+        env::var("DATABASE_URL").context("DATABASE_URL")?,
+    );
     // It reserves nothing.
     config.lanes = 1;
     let engine = Engine::connect(config).await?;

@@ -41,6 +41,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         _ = signals.next() => None,
         exit = stack.child_exited() => Some(exit),
     };
+    if died.is_none() {
+        eprintln!("stopping; the data is kept in {}", stack.data_dir().display());
+    }
     // First the file: no other process should be told of servers that are going away.
     drop(file);
     let log_dir = stack.data_dir().to_owned();

@@ -216,4 +216,4 @@ pub use scripts::seam;
 pub use stock::{ChangeOutcome, NewStockChange, StockChange};
 pub use watch::OrderWatch;
 /// The versions of the clients that [`EngineConfig::new`] takes.
-pub use {redis, sqlx};
+pub use {chrono, redis, sqlx};

@@ -80,10 +80,12 @@ impl ChangeOutcome {
 #[non_exhaustive]
 pub struct StockChange {
     /// The sale.
+    #[serde(rename = "saleId")]
     pub sale: SaleId,
     /// Its place among the sale's changes, from 1: both stores apply them in this order.
     pub number: i64,
     /// The product.
+    #[serde(rename = "productId")]
     pub product: ProductId,
     /// So many units more, or fewer.
     pub units: i64,

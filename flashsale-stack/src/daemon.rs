@@ -36,6 +36,8 @@ pub(crate) struct Daemon {
     /// Its data, and its working directory.
     directory: PathBuf,
     log: PathBuf,
+    /// The port that it had last.
+    port_file: PathBuf,
     user: Option<OtherUser>,
     port: u16,
     running: Option<Tethered>,
@@ -60,12 +62,13 @@ impl Daemon {
         data_dir: &Path,
         user: Option<OtherUser>,
     ) -> Self {
-        let (directory, log) = match service {
-            Service::Redis => ("redis", "redis.log"),
-            Service::Postgres => ("postgres", "postgres.log"),
+        let name = match service {
+            Service::Redis => "redis",
+            Service::Postgres => "postgres",
         };
-        let (directory, log) = (data_dir.join(directory), data_dir.join(log));
-        Self { service, tether, program, directory, log, user, port: 0, running: None }
+        let directory = data_dir.join(name);
+        let (log, port_file) = (directory.with_extension("log"), directory.with_extension("port"));
+        Self { service, tether, program, directory, log, port_file, user, port: 0, running: None }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -80,20 +83,26 @@ impl Daemon {
         self.running.as_ref().and_then(Tethered::pid)
     }
 
-    /// Starts the server and waits until it answers. The first start chooses a port; later ones
-    /// keep it, for clients know it by then.
+    /// Starts the server and waits until it answers. The first start chooses a port, that of the last time if it
+    /// is free: programs that were not told of the end go on. Later starts keep it, for clients know it by then.
     pub(crate) async fn start(&mut self) -> Result<(), StackError> {
         let deadline = Instant::now() + READY_WITHIN;
         let may_move = self.port == 0;
         let mut attempt = 1;
         loop {
             if may_move {
-                self.port = free_port()?;
+                self.port = match self.last_port() {
+                    Some(port) if attempt == 1 => port,
+                    _ => free_port()?,
+                };
             }
             let log_from = fs::metadata(&self.log).map_or(0, |metadata| metadata.len());
             let failure = match self.attempt(deadline).await? {
                 Ok(running) => {
                     self.running = Some(running);
+                    if let Err(error) = fs::write(&self.port_file, self.port.to_string()) {
+                        tracing::debug!(%error, "the port is another one the next time");
+                    }
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -106,6 +115,11 @@ impl Daemon {
             sleep(PAUSE_AFTER_FAILURE * attempt).await;
             attempt += 1;
         }
+    }
+
+    fn last_port(&self) -> Option<u16> {
+        let port = fs::read_to_string(&self.port_file).ok()?.parse().ok()?;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
     }
 
     /// Waits until the server has ended by itself; forever while there is none.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! lock            locked by the living stack, with its process id
-//! redis/          append-only files          redis.log
-//! postgres/       the database cluster       postgres.log
+//! redis/          append-only files          redis.log      redis.port
+//! postgres/       the database cluster       postgres.log   postgres.port
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};

@@ -26,7 +26,7 @@ mod verify;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use flashsale_core::{Engine, EngineConfig, Operator};
+use flashsale_core::{Engine, EngineConfig, Operator, SaleState};
 
 pub use args::{Args, Task};
 pub use broken::{BrokenArgs, run as run_broken};
@@ -91,6 +91,8 @@ async fn fall_on_a_sale(args: &Args, ground: Ground, operator: &Operator) -> Res
     let ground = std::sync::Arc::new(ground);
     let goods = herd::run(&ground, args, operator, &progress).await?;
     let evidence = evidence::collect(operator, &goods, args.users, ground.take_history(), &progress).await?;
+    // Nobody else is to buy from it, for whom the servers may go on.
+    operator.set_state(goods.sale, SaleState::Closed).await?;
     progress.done();
     Ok(verify::verify(&evidence))
 }

@@ -259,6 +259,7 @@ async fn what_cannot_be_changed_says_why() {
     assert_eq!(restocks.len(), 1, "{actions:?}");
     assert_eq!(restocks[0].actor, "ops");
     assert!(restocks[0].detail.contains("+1 units"), "{restocks:?}");
+    assert!(actions.iter().any(|action| action.detail.contains("-7 units refused")), "{actions:?}");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ fn every_code_and_every_row_is_used() {
         assert!(routes.contains(route), "a row for {route}, which is not served");
     }
     for route in &routes {
-        assert!(refusals::routes().any(|row| row == route), "no row for {route}");
+        assert!(refusals::routes().any(|row| row == route), "no row in openapi/refusals.rs for {route}");
     }
     let text = format!("{}{}", document["paths"], document["components"]["responses"]);
     for code in Code::ALL {

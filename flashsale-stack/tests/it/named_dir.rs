@@ -23,6 +23,35 @@ async fn the_data_is_there_after_a_stop() {
 }
 
 #[tokio::test]
+async fn the_ports_are_those_of_the_last_time_where_they_are_free() {
+    let folder = open_folder();
+    let options = StackOptions { data_dir: Some(folder.path().join("data")), ..StackOptions::default() };
+    let port = |url: &str| url.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+    let stack = Stack::start(options.clone()).await.expect("a stack");
+    let (redis_url, database_url) = (stack.redis_url().to_owned(), stack.database_url().to_owned());
+    stack.stop().await;
+    // Once of three times at least: somebody else may take a port while it is free.
+    let mut kept = false;
+    for _ in 0..3 {
+        let stack = Stack::start(options.clone()).await.expect("the stack again");
+        kept |= (stack.redis_url(), stack.database_url()) == (&*redis_url, &*database_url);
+        stack.stop().await;
+        std::fs::write(folder.path().join("data/redis.port"), port(&redis_url)).expect("a port");
+        std::fs::write(folder.path().join("data/postgres.port"), port(&database_url)).expect("a port");
+    }
+    assert!(kept);
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let number = taken.local_addr().expect("its address").port().to_string();
+    for (file, number) in [("redis.port", number.as_str()), ("postgres.port", "no port")] {
+        std::fs::write(folder.path().join("data").join(file), number).expect("a port");
+    }
+    let stack = Stack::start(options).await.expect("a stack on other ports");
+    assert_ne!(port(stack.redis_url()), number);
+    stack.stop().await;
+}
+
+#[tokio::test]
 async fn the_data_is_there_after_the_parent_was_killed() {
     let folder = open_folder();
     let dir = folder.path().join("data");
