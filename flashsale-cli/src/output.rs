@@ -67,9 +67,9 @@ pub(crate) fn table<const N: usize>(
     table.trim_fmt()
 }
 
-/// How wide the terminal is, where stdout is one.
+/// How wide the terminal is, where stdout is one that says so.
 pub(crate) fn columns() -> Option<usize> {
-    Table::new().width().map(usize::from)
+    Table::new().width().filter(|width| *width > 0).map(usize::from)
 }
 
 /// Names and values, one pair a line.

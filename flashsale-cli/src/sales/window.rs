@@ -61,10 +61,9 @@ pub(super) async fn run(args: &Args, operator: &Operator, call: &Call) -> anyhow
     let value = json!({ "sale": sale.id, "from": as_json(moved.before), "to": as_json(moved.after) });
     call.output.show(&value, || {
         let (starts, ends) = (output::instant(moved.after.0), output::instant(moved.after.1));
-        format!(
-            "the window of sale {} is {starts} to {ends}; running servers follow within 2 seconds",
-            sale.id
-        )
+        let done = format!("it sells {starts} to {ends}; running servers follow within 2 seconds");
+        // Who was warned has seen the rest.
+        if effect.is_some() { done } else { format!("{}\n{done}", self::preview(&sale, moved.after, now)) }
     })
 }
 

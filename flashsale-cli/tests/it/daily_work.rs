@@ -59,6 +59,7 @@ async fn an_order_is_drained_watched_listed_and_audited() {
     assert_eq!(listed.as_array().expect("orders").len(), 1, "{listed}");
     assert_eq!((&listed[0]["id"], &listed[0]["totalAmount"]), (&order.as_str().into(), &"499.98".into()));
     assert_eq!(run(&["orders", "show", &order, "--output", "json"]).json(), listed[0]);
+    assert!(run(&["orders", "list"]).expect(0).trim_end().ends_with("  1: 2"));
     assert!(run(&["orders", "list", "--status", "failed"]).expect(0).contains("no orders"));
     assert!(run(&["dead-letters", "list"]).expect(0).contains("no dead letters"));
     assert_eq!(run(&["sales", "show", "1", "--output", "json"]).json()["products"][0]["left"], 498);
@@ -67,6 +68,15 @@ async fn an_order_is_drained_watched_listed_and_audited() {
     let checks: Vec<_> =
         audit[0]["invariants"].as_array().expect("checks").iter().map(|c| &c["invariant"]).collect();
     assert_eq!(checks, ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"]);
+
+    // What the record says is there without Redis, too.
+    let away = |arguments: &[&str]| Ran::of(on(&stack, arguments).env("REDIS_URL", "redis://127.0.0.1:1/"));
+    assert!(away(&["sales", "show", "1"]).expect(0).contains("Redis cannot be reached"));
+    let shown = away(&["sales", "show", "1", "--output", "json"]).json();
+    assert!(shown["products"][0]["left"].is_null() && shown["problems"][0].is_string(), "{shown}");
+    let audit = away(&["audit"]);
+    assert!(audit.code == Some(1) && audit.stderr.contains("Are the stores running"), "{audit:#?}");
+    assert!(!audit.stdout.contains("unavailable: unavailable"), "{audit:#?}");
     engine.close().await;
     stack.stop().await;
 }

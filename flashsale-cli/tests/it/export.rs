@@ -69,6 +69,9 @@ async fn what_is_written_is_what_is_recorded() {
     let of_user = run(&["orders", "export", "--user", "+49123", "--format", "jsonl"]).expect(0);
     assert_eq!(of_user.lines().count(), 1);
     assert_eq!(run(&["orders", "export", "--sale", "77"]).code, Some(1));
+    let csv = run(&["orders", "export", "--output", "json"]);
+    assert!(csv.code == Some(2) && csv.stderr.contains("--format jsonl"), "{csv:#?}");
+    assert!(run(&["orders", "export", "--help"]).expect(0).contains("without asking"));
     pg.close().await;
     stack.stop().await;
 }

@@ -102,7 +102,9 @@ async fn a_window_is_previewed_moved_and_asked_about() {
     assert!(run(&["sales", "list"]).expect(0).contains("ended"));
     let again = run(&["sales", "window", "1", "--ends-at", "+2h"]);
     assert!(again.code == Some(2) && again.stderr.contains("opens again"), "{again:#?}");
-    run(&["sales", "window", "1", "--starts-at", "+1h", "--ends-at", "+2h", "--yes"]).expect(0);
+    let moved = run(&["sales", "window", "1", "--starts-at", "+1h", "--ends-at", "+2h", "--yes"]);
+    assert!(moved.stderr.contains("FROM") && !moved.stdout.contains("FROM"), "once is enough: {moved:#?}");
+    assert_eq!(moved.code, Some(0));
     assert_eq!(phase(), "upcoming");
 
     let crossed = run(&["sales", "window", "1", "--starts-at", "+3h"]);

@@ -4,6 +4,9 @@ use std::{
     fs::File,
     io::{Read, Write},
     process::Stdio,
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use nix::{pty::openpty, sys::signal::Signal};
@@ -12,6 +15,9 @@ use crate::{
     daily_work::seeded_stack,
     program::{Ran, Running, on},
 };
+
+/// How long a picture is waited for.
+const BOUND: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_undone_is_asked_and_only_yes_is_yes() {
@@ -36,6 +42,31 @@ async fn what_cannot_be_undone_is_asked_and_only_yes_is_yes() {
     stack.stop().await;
 }
 
+/// What is drawn on a terminal. A program that draws nothing any more must not keep the test for ever.
+struct Screen(Receiver<String>);
+
+impl Screen {
+    fn of(mut terminal: File) -> Self {
+        let (drawn, screen) = mpsc::channel();
+        thread::spawn(move || {
+            let mut some = [0; 4_096];
+            while let Ok(read @ 1..) = terminal.read(&mut some) {
+                let _ = drawn.send(String::from_utf8_lossy(&some[..read]).into_owned());
+            }
+        });
+        Self(screen)
+    }
+
+    /// The next part; `None` when the other side of the terminal is gone.
+    fn next(&mut self) -> Option<String> {
+        match self.0.recv_timeout(BOUND) {
+            Ok(drawn) => Some(drawn),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing is drawn for {BOUND:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watched_sale_is_drawn_and_the_terminal_is_left_in_order() {
     let stack = seeded_stack().await;
@@ -45,20 +76,18 @@ async fn a_watched_sale_is_drawn_and_the_terminal_is_left_in_order() {
     let mut watch = command.spawn().expect("it starts");
     // It would keep the terminal open.
     drop(command);
-    let mut screen = File::from(terminal.master);
-    let (mut seen, mut some) = (String::new(), [0; 4_096]);
+    let mut screen = Screen::of(File::from(terminal.master));
+    let mut seen = String::new();
     while !(seen.contains("Sony WH-1000XM5")
         && seen.contains("left of 500")
         && seen.contains("queue   empty"))
     {
-        let read = screen.read(&mut some).expect("what is drawn");
-        assert!(read > 0, "it ended: {seen}");
-        seen.push_str(&String::from_utf8_lossy(&some[..read]));
+        seen += &screen.next().unwrap_or_else(|| panic!("it ended: {seen}"));
     }
     crate::program::send(watch.id(), Signal::SIGINT);
     // The other side of the terminal is gone with it.
-    while let Ok(read @ 1..) = screen.read(&mut some) {
-        seen.push_str(&String::from_utf8_lossy(&some[..read]));
+    while let Some(drawn) = screen.next() {
+        seen += &drawn;
     }
     assert_eq!(watch.wait().expect("its end").code(), Some(130));
     // It flickers if it is drawn in pieces, or again as it was.

@@ -61,7 +61,6 @@ fn wrong_usage_is_2_and_says_what_is_right() {
         (&["sales", "restock", "1", "x", "5"], "whole number"),
         (&["sales", "window", "1", "--ends-at", "noon"], "+2h"),
         (&["orders", "export", "--format", "xlsx"], "jsonl"),
-        (&["orders", "export", "--output", "json"], "--format jsonl"),
         (&["log", "--as", ""], "1-100 bytes"),
         (&["orders", "show", "x"], "not a UUID"),
         (&["orders", "watch", ORDER], "not an order id"),

@@ -93,10 +93,14 @@ fn drawn(seen: &Seen, columns: usize) -> String {
     let head =
         format!("sale {} ({}): {}    {}", sale.id, sale.slug, seen.doing(), output::instant(seen.now()));
     let mut lines = vec![head];
-    for product in products {
+    // The figures matter more than the bars.
+    let stocks: Vec<_> = products.iter().map(|product| stock(product, seen.left(product))).collect();
+    let figures = stocks.iter().map(|text| text.chars().count()).max().unwrap_or_default();
+    let long = columns.saturating_sub(width + figures + "    ".len()).clamp(1, BAR);
+    for (product, stock) in products.iter().zip(stocks) {
         let left = seen.left(product);
         let taken = left.map_or(i64::from(product.sold), |left| i64::from(product.stock) - left);
-        let (bar, stock) = (bar(taken, product.stock), stock(product, left));
+        let bar = bar(taken, product.stock, long);
         lines.push(format!("  {:width$} {bar} {stock}", short(product)));
     }
     if sale.products.len() > BARS {
@@ -112,10 +116,10 @@ fn drawn(seen: &Seen, columns: usize) -> String {
 }
 
 /// How much of the stock is taken.
-fn bar(taken: i64, stock: u32) -> String {
+fn bar(taken: i64, stock: u32, long: usize) -> String {
     let taken = u64::try_from(taken).unwrap_or(0).min(u64::from(stock));
-    let full = usize::try_from(taken * BAR as u64 / u64::from(stock.max(1))).unwrap_or(BAR);
-    format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
+    let full = usize::try_from(taken * long as u64 / u64::from(stock.max(1))).unwrap_or(long);
+    format!("{}{}", "█".repeat(full), "░".repeat(long - full))
 }
 
 fn short(product: &Product) -> String {
@@ -215,4 +219,21 @@ fn as_json(seen: &Seen) -> Value {
         "products": products.collect::<Vec<_>>(),
         "problems": seen.away(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_bar_is_as_long_as_it_should_be_whatever_is_taken() {
+        for (taken, stock, bar) in [
+            (-1, 10, "░░░░"),
+            (5, 10, "██░░"),
+            (10, 10, "████"),
+            (11, 10, "████"),
+            (0, 0, "░░░░"),
+            (i64::MAX, u32::MAX, "████"),
+        ] {
+            assert_eq!(super::bar(taken, stock, 4), bar, "{taken} of {stock}");
+        }
+    }
 }
