@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a picture is waited for.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_undone_is_asked_and_only_yes_is_yes() {
