@@ -43,9 +43,9 @@ const LAST_CHECK: &str = "flashsale_invariant_last_check_timestamp_seconds";
 /// user or order where one does not hold. It changes nothing.
 ///
 /// It is sparing: of all processes one works at a time, adding up takes about a hundredth of the time at most,
-/// and is put off while a sale's queue is long. Of a sale with very many orders it checks I1 to I4 and I7 only, for
-/// the rest takes all of them in memory, and where an engine sells that is not the auditor's to take. What cannot be computed, because a store is away or the sale is
-/// fenced, is not shown, and raises no alarm.
+/// and is put off while a sale's queue is long. Of a sale with very many orders it checks I1 to I4 and I7 only:
+/// the rest takes all of them in memory, which is not the auditor's where an engine sells. What cannot be computed,
+/// because a store is away or the sale is fenced, is not shown, and raises no alarm.
 pub struct Auditor {
     stores: Arc<Stores>,
     pub(crate) pace: Pace,

@@ -96,8 +96,14 @@ impl Change {
             let to = i64::from(product.stock) + units;
             let plan = plan(&sale, product, left, units)?;
             if self.dry_run {
-                let (sale, product, from) = (sale.id, product.id, product.stock);
-                let value = json!({ "sale": sale, "product": product, "dryRun": true, "from": from, "to": to, "left": left });
+                let value = json!({
+                    "saleId": sale.id,
+                    "productId": product.id,
+                    "dryRun": true,
+                    "from": product.stock,
+                    "to": to,
+                    "left": left,
+                });
                 return call.output.show(&value, || format!("{plan}\n{UNCHANGED}"));
             }
             if let Some(consent) = consent {
